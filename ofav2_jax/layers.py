@@ -24,12 +24,12 @@ he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def h_sigmoid(x: jax.Array) -> jax.Array:
-    """relu6(x + 3) / 6."""
+    """The hard sigmoid, relu6(x + 3) / 6."""
     return jnp.clip(x + 3, 0, 6) / 6
 
 
 def h_swish(x: jax.Array) -> jax.Array:
-    """x * relu6(x + 3) / 6."""
+    """The hard swish, x * relu6(x + 3) / 6."""
     return x * h_sigmoid(x)
 
 
@@ -131,8 +131,9 @@ class BatchNorm(nn.Module):
     def setup(self):
         self.scale = self.param("scale", nn.initializers.ones, (self.features,))
         self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        self.mean = self.variable("batch_stats", "mean", jnp.zeros, (self.features,))
-        self.var = self.variable("batch_stats", "var", jnp.ones, (self.features,))
+        if self.is_initializing():
+            self.variable("batch_stats", "mean", jnp.zeros, (self.features,))
+            self.variable("batch_stats", "var", jnp.ones, (self.features,))
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Normalises [S, B, H, W, c], c <= features, by the batch's statistics or the stored ones."""
@@ -141,18 +142,21 @@ class BatchNorm(nn.Module):
         if train:
             y, mean, var = _normalise_by_batch(x, scale, bias, self.activation, self.axis_name)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
-                self._store(self.mean, mean)
-                self._store(self.var, var)
+                self._store("mean", mean)
+                self._store("var", var)
         else:
-            mean, var = (jnp.atleast_2d(v.value)[:, :channels] for v in (self.mean, self.var))
+            mean, var = (
+                jnp.atleast_2d(self.get_variable("batch_stats", name))[:, :channels] for name in ("mean", "var")
+            )
             y = ACTIVATIONS[self.activation](_normalise(x, mean, lax.rsqrt(var + BATCH_NORM_EPSILON), scale, bias))
         return y.astype(self.dtype)
 
-    def _store(self, variable, value):
-        if value.shape[0] > 1:
-            variable.value = value
-        else:
-            variable.value = variable.value.at[..., : value.shape[-1]].set(value[0])
+    def _store(self, name, value):
+        if value.shape[0] == 1:
+            value = value[0]
+            if value.shape[0] < self.features:
+                value = self.get_variable("batch_stats", name).at[: value.shape[0]].set(value)
+        self.put_variable("batch_stats", name, value)
 
 
 def _per_channel(values: jax.Array) -> jax.Array:

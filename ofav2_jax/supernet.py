@@ -18,7 +18,6 @@ from ofav2_jax.layers import (
     apply_mask,
     h_swish,
     is_static,
-    pick,
     prefix,
 )
 from ofav2_jax.network import (
@@ -308,16 +307,15 @@ class Stage(nn.Module):
                 results.append(result)
             outputs, stats = jax.tree.map(lambda *arrays: jnp.stack(arrays), *results)
         if store:
-            self._store(stats["batch_stats"])
+            self._store(stats["batch_stats"], len(of_level))
         return list(outputs)
 
-    def _store(self, stats):
-        def merge(old, new):
+    def _store(self, stats, num_levels):
+        if num_levels < LEVELS_PER_STAGE - 1:
             # The levels beyond a static subnet's depth keep what they have.
-            return jnp.concatenate([new, old[new.shape[0] :]]) if old.ndim == new.ndim else new
-
-        old = self.levels_2_to_4.variables["batch_stats"]
-        for name, values in jax.tree.map(merge, old, stats).items():
+            old = self.levels_2_to_4.variables["batch_stats"]
+            stats = jax.tree.map(lambda new, old: jnp.concatenate([new, old[num_levels:]]), stats, old)
+        for name, values in stats.items():
             self.levels_2_to_4.put_variable("batch_stats", name, values)
 
 
@@ -574,9 +572,10 @@ def recalibrate(net: SuperNet, variables: Variables, batches: Iterable[jax.Array
     total, num_images = None, 0
     for images in batches:
         check_images(images)
-        stats = jax.tree.map(lambda v, n=len(images): v * n, _batch_statistics(net, variables, images, subnet))
+        weight = len(images)
+        stats = jax.tree.map(lambda v: v * weight, _batch_statistics(net, variables, images, subnet))  # noqa: B023
         total = stats if total is None else jax.tree.map(jnp.add, total, stats)
-        num_images += len(images)
+        num_images += weight
     if total is None:
         raise ValueError("batches is empty: give at least one batch of images")
     return {**variables, "batch_stats": jax.tree.map(lambda v: v / num_images, total)}

@@ -1,0 +1,118 @@
+"""What the eight experiments of the paper share."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from ofav2_jax.phases import paper_phases
+
+
+def _one_of(*allowed: Any) -> Callable[[str], Any]:
+    """A parser of texts that stand for one of `allowed`."""
+    texts = {str(value): value for value in allowed}
+
+    def parse(text: str) -> Any:
+        if text not in texts:
+            raise ValueError(f"one of {', '.join(texts)}")
+        return texts[text]
+
+    return parse
+
+
+def parse_arguments(arg: str | None, parsers: dict[str, Callable[[str], Any]]) -> dict[str, Any]:
+    """Reads the part of `--config=FILE:name=value,name=value` behind the colon.
+
+    Args:
+        arg: that part, or None.
+        parsers: for each argument what turns its text into a value, or raises ValueError with what is allowed.
+
+    Raises:
+        ValueError: for an unknown or repeated argument or a value that is not allowed.
+    """
+    values: dict[str, Any] = {}
+    for item in (arg or "").split(","):
+        if not item:
+            continue
+        name, _, text = item.partition("=")
+        if name not in parsers:
+            choices = ", ".join(parsers) or "none"
+            raise ValueError(f"config argument {name!r} is unknown; this config takes: {choices}")
+        if name in values:
+            raise ValueError(f"config argument {name!r} is given twice")
+        try:
+            values[name] = parsers[name](text)
+        except ValueError as error:
+            raise ValueError(f"config argument {item!r} is not allowed: {name} must be {error}") from error
+    return values
+
+
+def base_config(network: str) -> ConfigDict:
+    """The paper's settings for a network of Table II at width multiplier 1.0."""
+    config = ConfigDict()
+    # Names the run's directory: runs/<name>.
+    config.name = network
+    # Table II: ofa_mbv3, se_d, se_p, se_dp, ee_b, ee_d, ee_p or ee_dp.
+    config.network = network
+    # Factor of all channel counts.
+    config.width_multiplier = 1.0
+    # Of every random draw: initialisation, splits, order, crops, subnets, dropout.
+    config.seed = 0
+    # masked: samples the whole space; static: uniform subnets, one program each.
+    config.engine = "masked"
+    # progressive: extracted anew for each phase; fixed: the one of phase full.
+    config.teacher = "progressive"
+    # Drawn anew for each batch.
+    config.resolutions = (48, 56, 64)
+    # Images per step, over all devices.
+    config.batch_size = 200
+    # Where the warm-up of a phase starts; none: at its base rate, as in the authors' code.
+    config.warmup_learning_rate = placeholder(float)
+
+    # Table III: base rate, epochs of the cosine, warm-up epochs before those, subnets per batch.
+    config.phases = ConfigDict()
+    for phase in paper_phases(network):
+        config.phases[phase.key] = ConfigDict(
+            {name: getattr(phase, name) for name in ("learning_rate", "epochs", "warmup_epochs", "num_subnets")}
+        )
+
+    config.recipe = ConfigDict()
+    config.recipe.label_smoothing = 0.1
+    # Weight of the distillation loss beside the cross-entropy.
+    config.recipe.kd_ratio = 1.0
+    # Of the five exits: desc, asc, unif, mix, or five numbers, first exit first.
+    config.recipe.exit_weights = "desc"
+    # Dropout in phase full, and in the others.
+    config.recipe.dropout_full = 0.2
+    config.recipe.dropout_rate = 0.1
+    # SGD with Nesterov momentum; no decay of BN parameters and biases.
+    config.recipe.momentum = 0.9
+    config.recipe.weight_decay = 3e-5
+
+    config.evaluation = ConfigDict()
+    # Training images from which BN statistics are recomputed for each subnet, and their batch size.
+    config.evaluation.recalibration_images = 1000
+    config.evaluation.recalibration_batch_size = 100
+    # Images per forward pass of a test, and subnets tested side by side.
+    config.evaluation.batch_size = 500
+    config.evaluation.subnets_per_pass = 4
+
+    config.data = ConfigDict()
+    config.data.dataset = "tiny_imagenet"
+
+    config.checkpoint = ConfigDict()
+    # Seconds between checkpoints inside an epoch; each epoch ends with one anyway.
+    config.checkpoint.every_s = 60.0
+    return config
+
+
+def paper_config(network: str, arg: str | None) -> ConfigDict:
+    """An experiment of the paper; arguments `wm=1.0|1.2` and `teacher=progressive|fixed`."""
+    parsers = {"wm": _one_of(1.0, 1.2), "teacher": _one_of("progressive", "fixed")}
+    values = parse_arguments(arg, parsers)
+    config = base_config(network)
+    config.width_multiplier = values.get("wm", 1.0)
+    config.teacher = values.get("teacher", "progressive")
+    config.name = "-".join([network, *(f"{name}{value}" if name == "wm" else value for name, value in values.items())])
+    return config

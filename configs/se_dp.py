@@ -1,0 +1,11 @@
+"""SE_DP (Table II): single exit, dense skips and parallel blocks, on Tiny ImageNet.
+
+python -m experiments.eps --config=configs/se_dp.py
+python -m experiments.eps --config=configs/se_dp.py:wm=1.2,teacher=fixed
+"""
+
+from configs.common import paper_config
+
+
+def get_config(arg=None):
+    return paper_config("se_dp", arg)

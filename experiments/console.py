@@ -1,0 +1,125 @@
+"""What a run prints: the plan, progress, the table at the end."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ofav2_jax.channels import count, num_parameters
+from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.phases import Phase, space_after
+from ofav2_jax.settings import Settings
+from ofav2_jax.space import SearchSpace
+from ofav2_jax.supernet import SuperNet
+from ofav2_jax.train import StepProgress, steps_per_epoch
+
+# Tables IV and V: a column for each elastic choice, with the result of the last phase that widens it.
+_COLUMNS = {
+    "": "resolution",
+    "kernel": "kernel",
+    "level": "level",
+    "height": "height",
+    "depth": "depth",
+    "expand": "width",
+}
+
+
+def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Sequence[jax.Device]) -> None:
+    """What is going to happen."""
+    net = SuperNet(settings.network, settings.width_multiplier, dataset.num_classes)
+    per_epoch = steps_per_epoch(settings, dataset)
+    sizes = {name: len(indices) for name, indices in dataset.splits.items()}
+    largest = count(net, SearchSpace(net).maximal(), max(settings.resolutions))
+    print(f"network      {settings.network}, width multiplier {settings.width_multiplier}, {net.num_classes} classes")
+    print(f"parameters   {num_parameters(net):,} (maximal subnet: {largest.params:,}, {largest.macs / 1e6:.1f} M MACs)")
+    print(f"data         {dataset.name}: {', '.join(f'{size:,} {name}' for name, size in sizes.items())} images")
+    print(f"resolutions  {', '.join(map(str, settings.resolutions))}")
+    print(f"engine       {settings.engine}; teacher {settings.teacher}; seed {settings.seed}")
+    print(f"devices      {len(devices)} x {devices[0].device_kind} ({devices[0].platform})")
+    print(f"directory    {workdir}")
+    left_out = sizes["train"] - per_epoch * settings.batch_size
+    print(f"batch        {settings.batch_size} images, {per_epoch} steps an epoch", end="")
+    print(f" ({left_out} images, others each time, sit out an epoch)" if left_out else "")
+    print(f"\n{'phase':<12}{'epochs':>8}{'steps':>9}{'rate':>10}{'subnets':>9}{'tested':>8}")
+    for index, phase in enumerate(settings.phases):
+        epochs = f"{phase.epochs}+{phase.warmup_epochs}" if phase.warmup_epochs else str(phase.epochs)
+        tested = space_after(SearchSpace(net), settings.phases, index).num_uniform if phase.num_subnets else 1
+        print(
+            f"{phase.name:<12}{epochs:>8}{phase.total_epochs * per_epoch:>9,}{phase.learning_rate:>10.2g}"
+            f"{phase.num_subnets or 'full':>9}{tested * len(settings.resolutions):>8,}"
+        )
+    print(flush=True)
+
+
+def print_results(settings: Settings, results: dict[str, Any], workdir: Path) -> None:
+    """The table in the form of Tables IV and V, and where everything is."""
+    print(f"\n{'phase':<12}{'subnets':>8}{'avg top-1':>11}{'best top-1':>12}")
+    for phase in results["phases"]:
+        print(f"{phase['name']:<12}{len(phase['subnets']):>8,}{phase['avg']:>11.2f}{phase['best']:>12.2f}")
+    columns = {}
+    for phase, result in zip(settings.phases, results["phases"]):
+        columns[_COLUMNS[phase.unlocks]] = f"{result['avg']:.2f} / {result['best']:.2f}"
+    print(f"\ntop-1 in %, avg / best\n{'network':<12}{'teacher':<14}" + "".join(f"{name:>16}" for name in columns))
+    print(f"{settings.network:<12}{settings.teacher:<14}" + "".join(f"{cell:>16}" for cell in columns.values()))
+    seconds = results["seconds"]
+    print(f"\nseconds      {', '.join(f'{kind} {value}' for kind, value in seconds.items())}")
+    print(f"programs     {results['compiled_programs']}")
+    print(f"parameters   sha256 {results['params_sha256']}")
+    print(f"results      {workdir / 'results.json'}")
+
+
+class Console:
+    """Prints progress: a line that is rewritten on a terminal, else a line for each epoch."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._drawn_at = 0.0
+        self._remaining = ""
+
+    def phase_started(self, index: int, phase: Phase) -> None:
+        """See `train.Reporter`."""
+
+    def stepped(self, progress: StepProgress) -> None:
+        """See `train.Reporter`."""
+        self._remaining = _duration(progress.remaining_s)
+        if self._terminal and time.monotonic() - self._drawn_at > 0.2:
+            self._drawn_at = time.monotonic()
+            print(
+                f"\r\x1b[K{progress.phase_name} ({progress.phase + 1}/{progress.num_phases})  "
+                f"epoch {progress.epoch + 1}/{progress.num_epochs}  {progress.images_per_s:,.0f} images/s  "
+                f"loss {progress.loss:.3f}  rate {progress.learning_rate:.2g}  {self._remaining} left",
+                end="",
+                flush=True,
+            )
+
+    def epoch_ended(self, record: dict[str, Any]) -> None:
+        """See `train.Reporter`."""
+        self._clear()
+        print(
+            f"{record['phase']:<10} epoch {record['epoch']:>3}  loss {record['loss']:.3f}  top-1 {100 * record['top1']:5.1f}  "
+            f"validation {record['validation_top1']:5.1f}  rate {record['learning_rate']:.2g}  "
+            f"{record['images_per_s']:,.0f} images/s  {self._remaining} left",
+            flush=True,
+        )
+
+    def phase_ended(self, index: int, result: dict[str, Any]) -> None:
+        """See `train.Reporter`."""
+        self._clear()
+        print(
+            f"{result['name']:<10} tested {len(result['subnets'])} subnets: "
+            f"avg {result['avg']:.2f}  best {result['best']:.2f}",
+            flush=True,
+        )
+
+    def _clear(self):
+        if self._terminal:
+            print("\r\x1b[K", end="")
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,146 @@
+"""Checkpoints: the running state of a run, and the result and teacher of each phase. Only this module knows Orbax.
+
+A checkpoint is a step of an Orbax CheckpointManager: arrays, and a small JSON with a digest of the arrays. Orbax
+writes into a temporary directory and renames it, so that a run that is killed while saving leaves the checkpoint
+before it; the digest finds what was damaged later.
+"""
+
+import hashlib
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+_KEPT = 3
+
+
+class CorruptCheckpointError(Exception):
+    """A checkpoint that cannot be read, or whose arrays are not those that were saved."""
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 over the names, types, shapes and values of a tree's arrays."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        array = np.asarray(leaf)
+        sha.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
+        sha.update(np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
+
+
+def save_tree(directory: Path, tree: Any) -> None:
+    """Saves arrays under a readable name, once and for all; replaces what is there."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(directory.absolute(), tree, force=True)
+
+
+def load_tree(directory: Path, like: Any) -> Any:
+    """Loads what `save_tree` saved.
+
+    Args:
+        directory: where.
+        like: a tree of arrays (or shapes) of the same structure.
+
+    Raises:
+        CorruptCheckpointError: naming the directory, if it cannot be read.
+    """
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(directory.absolute(), like)
+    except Exception as error:
+        raise CorruptCheckpointError(f"{directory} cannot be read: {error}") from error
+
+
+class RunState:
+    """The running state of a run, numbered by the optimiser steps taken since its start.
+
+    Args:
+        directory: where; created.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory.absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=_KEPT, create=True, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def save(self, step: int, arrays: Any, progress: dict[str, Any]) -> None:
+        """Saves in the background; returns once `arrays` have been copied.
+
+        Args:
+            step: steps taken since the start of the run.
+            arrays: everything that is trained.
+            progress: where the run stands, as JSON.
+        """
+        if step in self._manager.all_steps():
+            return
+        host = jax.tree.map(np.asarray, arrays)
+        meta = {**progress, "digest": digest(host)}
+        self._manager.save(
+            step, args=ocp.args.Composite(arrays=ocp.args.StandardSave(host), meta=ocp.args.JsonSave(meta))
+        )
+
+    def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+        """The newest checkpoint that is whole; damaged ones are named in a warning and moved to `damaged/`.
+
+        Args:
+            like: arrays (or shapes) of the saved structure.
+
+        Returns:
+            Arrays and progress, or None if nothing was ever saved.
+
+        Raises:
+            CorruptCheckpointError: if checkpoints are there but none is whole.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        damaged = []
+        for step in steps:
+            try:
+                restored = self._read(step, like)
+            except Exception as error:  # Orbax and TensorStore raise many types for unreadable files
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                logging.warning("checkpoint %s is damaged (%s): using the one before it", self._path(step), reason)
+                damaged.append(step)
+            else:
+                self._set_aside(damaged)
+                return restored
+        if steps:
+            raise CorruptCheckpointError(f"none of the checkpoints in {self.directory} can be read")
+        return None
+
+    def _set_aside(self, steps):
+        for step in steps:
+            target = self.directory.parent / "damaged" / str(step)
+            target.parent.mkdir(exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            self._path(step).rename(target)
+        self._manager.reload()
+
+    def _path(self, step):
+        return self.directory / str(step)
+
+    def _read(self, step, like):
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(arrays=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore())
+        )
+        progress = dict(restored["meta"])
+        if digest(restored["arrays"]) != progress.pop("digest"):
+            raise CorruptCheckpointError("its arrays are not those that were saved")
+        return restored["arrays"], progress
+
+    @property
+    def latest(self) -> Path | None:
+        """The newest checkpoint, if any."""
+        step = self._manager.latest_step()
+        return None if step is None else self._path(step)
+
+    def wait(self) -> None:
+        """Returns once everything is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and frees what Orbax holds."""
+        self._manager.close()

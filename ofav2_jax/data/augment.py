@@ -1,0 +1,145 @@
+"""Cropping, resizing, flipping and normalising image batches on the device.
+
+Crops are resized by two small matrix products per image, whose rows hold the triangle filter that Pillow uses
+for "bilinear": a plain interpolation when enlarging, an average over the covered pixels when shrinking.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# torchvision's RandomResizedCrop: tries before it falls back to a centre crop.
+_TRIES = 10
+
+
+class Augmentation(NamedTuple):
+    """What is done to training images. Hashable, static.
+
+    Attributes:
+        area: smallest and largest fraction of the image's area that a crop covers.
+        aspect: smallest and largest width / height of a crop.
+        flip: whether images are mirrored left to right, with probability 1/2.
+    """
+
+    area: tuple[float, float] = (0.85, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+
+
+class Normalisation(NamedTuple):
+    """Mean and standard deviation of each channel, of pixels in [0, 1]. Hashable, static."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, pixels: jax.Array) -> jax.Array:
+        """Normalises pixels in [0, 255]."""
+        return (pixels / 255 - jnp.array(self.mean, pixels.dtype)) / jnp.array(self.std, pixels.dtype)
+
+
+def resize_weights(size: int, start: jax.Array, length: jax.Array, out_size: int) -> jax.Array:
+    """The matrix that resizes pixels [start, start + length) of a row of `size` pixels to `out_size`.
+
+    Args:
+        size: pixels in the row.
+        start, length: the crop, int or float scalars; nothing outside it is read.
+        out_size: pixels wanted.
+
+    Returns:
+        float32 [out_size, size]; every row adds up to 1.
+    """
+    scale = length / out_size
+    centres = start + (jnp.arange(out_size) + 0.5) * scale - 0.5
+    pixels = jnp.arange(size)
+    weights = jnp.maximum(0, 1 - jnp.abs(pixels - centres[:, None]) / jnp.maximum(scale, 1))
+    weights = jnp.where((pixels >= start) & (pixels < start + length), weights, 0)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def _resize(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """[B, H, W, C] with matrices [B, H', H] and [B, W', W] (or with B = 1) to [B, H', W', C]."""
+    rows = jnp.broadcast_to(rows, (len(images), *rows.shape[1:]))
+    columns = jnp.broadcast_to(columns, (len(images), *columns.shape[1:]))
+    images = images.astype(jnp.float32)
+    return jnp.einsum("bpw,bowc->bopc", columns, jnp.einsum("boh,bhwc->bowc", rows, images))
+
+
+def random_crop_box(key: jax.Array, height: int, width: int, augmentation: Augmentation) -> tuple[jax.Array, ...]:
+    """Draws the box of torchvision's RandomResizedCrop.
+
+    Args:
+        key: a typed PRNG key.
+        height, width: of the image.
+        augmentation: the ranges of area and aspect ratio.
+
+    Returns:
+        top, left, height, width: int32 scalars.
+    """
+    area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
+    areas = jax.random.uniform(area_key, (_TRIES,), minval=augmentation.area[0], maxval=augmentation.area[1])
+    low, high = (math.log(a) for a in augmentation.aspect)
+    aspects = jnp.exp(jax.random.uniform(aspect_key, (_TRIES,), minval=low, maxval=high))
+    widths = jnp.round(jnp.sqrt(areas * height * width * aspects)).astype(jnp.int32)
+    heights = jnp.round(jnp.sqrt(areas * height * width / aspects)).astype(jnp.int32)
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    # The first try that fits; else the largest centre crop of an allowed aspect ratio.
+    first = jnp.argmax(fits)
+    ratio = width / height
+    fallback_w = width if ratio <= augmentation.aspect[1] else round(height * augmentation.aspect[1])
+    fallback_h = height if ratio >= augmentation.aspect[0] else round(width / augmentation.aspect[0])
+    some = fits.any()
+    crop_h = jnp.where(some, heights[first], fallback_h)
+    crop_w = jnp.where(some, widths[first], fallback_w)
+    top = jnp.where(some, jax.random.randint(top_key, (), 0, height - crop_h + 1), (height - fallback_h) // 2)
+    left = jnp.where(some, jax.random.randint(left_key, (), 0, width - crop_w + 1), (width - fallback_w) // 2)
+    return top, left, crop_h, crop_w
+
+
+def train_images(
+    images: jax.Array, keys: jax.Array, resolution: int, augmentation: Augmentation, normalisation: Normalisation
+) -> jax.Array:
+    """Random resized crops, flipped and normalised.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        keys: typed PRNG keys [B], one per image.
+        resolution: R, of the result.
+        augmentation, normalisation: what to do.
+
+    Returns:
+        float32 [B, R, R, 3].
+    """
+    _, height, width, _ = images.shape
+
+    def matrices(key):
+        top, left, crop_h, crop_w = random_crop_box(key, height, width, augmentation)
+        rows = resize_weights(height, top, crop_h, resolution)
+        columns = resize_weights(width, left, crop_w, resolution)
+        if augmentation.flip:
+            mirrored = jax.random.bernoulli(jax.random.fold_in(key, 1))
+            columns = jnp.where(mirrored, columns[::-1], columns)
+        return rows, columns
+
+    return normalisation(_resize(images, *jax.vmap(matrices)(keys)))
+
+
+def eval_images(images: jax.Array, resolution: int, normalisation: Normalisation) -> jax.Array:
+    """Resizes to ceil(resolution / 0.875), crops the centre, normalises.
+
+    Args:
+        images: uint8 [B, H, W, 3], H = W.
+        resolution: R, of the result.
+        normalisation: what to subtract and divide by.
+
+    Returns:
+        float32 [B, R, R, 3].
+    """
+    _, height, width, _ = images.shape
+    resized = math.ceil(resolution / 0.875)
+    first = round((resized - resolution) / 2)
+    kept = slice(first, first + resolution)
+    rows = resize_weights(height, 0, height, resized)[None, kept]
+    columns = resize_weights(width, 0, width, resized)[None, kept]
+    return normalisation(_resize(images, rows, columns))

@@ -1,0 +1,55 @@
+"""An image classification data set in memory, and the order in which training reads it."""
+
+import dataclasses
+
+import numpy as np
+
+from ofav2_jax.data.augment import Normalisation
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images, labels, and which of them belong to which of three disjoint splits.
+
+    Attributes:
+        name: what it is called in reports.
+        images: uint8 [N, H, W, 3], H = W.
+        labels: int32 [N].
+        splits: for "train" (to train on, and to recalibrate batch norm with), "validation" (to choose the best
+            state with) and "test" (to report) the indices of its images, int32.
+        num_classes: classes.
+        normalisation: mean and standard deviation.
+        flip: whether a mirrored image is as good an example.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    splits: dict[str, np.ndarray]
+    num_classes: int
+    normalisation: Normalisation
+    flip: bool
+
+
+def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Splits examples in two, class by class.
+
+    Args:
+        labels: int [N].
+        fraction: of each class, what goes to the second part (rounded).
+        seed: the same seed splits the same way.
+
+    Returns:
+        Sorted indices of the first and of the second part.
+    """
+    rng = np.random.default_rng(seed)
+    in_second = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        in_second[members[: round(fraction * len(members))]] = True
+    return np.flatnonzero(~in_second), np.flatnonzero(in_second)
+
+
+def epoch_order(indices: np.ndarray, seed: int, phase: int, epoch: int) -> np.ndarray:
+    """The order of the training images in one epoch: a function of seed, phase and epoch alone."""
+    return np.random.default_rng([seed, phase, epoch]).permutation(indices)

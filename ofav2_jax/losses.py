@@ -1,0 +1,93 @@
+"""Losses: label smoothing, knowledge distillation, and the weighted ensembles of early exits (AEP, ENS-KD)."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+EXIT_SCHEMES = ("desc", "asc", "unif")
+
+
+def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    """Cross-entropy against (1 - smoothing) * one-hot + smoothing / classes.
+
+    Args:
+        logits: float [..., classes].
+        labels: int, of a shape that broadcasts against [...].
+        smoothing: in [0, 1).
+
+    Returns:
+        float [...], one value per example.
+    """
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(one_hot, smoothing))
+
+
+def soft_target_cross_entropy(logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+    """Cross-entropy against the softmax of a teacher's logits, which receive no gradient.
+
+    Args:
+        logits: float [..., classes].
+        teacher_logits: of a shape that broadcasts against that.
+
+    Returns:
+        float [...], one value per example.
+    """
+    targets = jax.nn.softmax(jax.lax.stop_gradient(teacher_logits))
+    return optax.softmax_cross_entropy(logits, jnp.broadcast_to(targets, logits.shape))
+
+
+def exit_weights(scheme: str, num_exits: int) -> np.ndarray:
+    """Weights of the exits of an early-exit network, from the first exit to the last; they add up to 1.
+
+    With s = n (n + 1) / 2: `desc` is n/s ... 1/s, as the code of the AEP paper defines it, `asc` the reverse,
+    `unif` 1/n each.
+
+    Args:
+        scheme: "desc", "asc" or "unif".
+        num_exits: n, at least 1.
+
+    Returns:
+        float32 [n].
+
+    Raises:
+        ValueError: for an unknown scheme or a number of exits below 1.
+    """
+    if type(num_exits) is not int or num_exits < 1:
+        raise ValueError(f"num_exits={num_exits!r} is not allowed: it must be a positive int")
+    ranks = np.arange(1, num_exits + 1, dtype=np.float32)
+    shapes = {"desc": ranks[::-1], "asc": ranks, "unif": np.ones_like(ranks)}
+    if scheme not in shapes:
+        raise ValueError(f"exit weights {scheme!r} are unknown; choose one of {', '.join(EXIT_SCHEMES)}")
+    return shapes[scheme] / shapes[scheme].sum()
+
+
+def ensemble_weights(scheme: str | Sequence[float], num_exits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of the exits' losses and of their outputs.
+
+    Args:
+        scheme: what `exit_weights` takes, used for both; "mix": desc for the losses and asc for the outputs;
+            or the numbers themselves, first exit first.
+        num_exits: n; a single-exit network has 1.
+
+    Returns:
+        Two float32 [n].
+
+    Raises:
+        ValueError: for an unknown scheme, or numbers that are negative, too few or too many.
+    """
+    if scheme == "mix":
+        return exit_weights("desc", num_exits), exit_weights("asc", num_exits)
+    if isinstance(scheme, str):
+        if scheme not in EXIT_SCHEMES:
+            raise ValueError(f"exit_weights={scheme!r} is unknown; choose one of {', '.join(EXIT_SCHEMES)}, mix")
+        weights = exit_weights(scheme, num_exits)
+    elif num_exits == 1:
+        weights = np.ones(1, np.float32)
+    else:
+        weights = np.asarray(scheme, np.float32)
+        if weights.shape != (num_exits,) or not (weights >= 0).all() or weights.sum() <= 0:
+            raise ValueError(f"exit_weights={scheme!r} is not allowed: give {num_exits} numbers >= 0, not all 0")
+    return weights, weights

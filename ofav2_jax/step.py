@@ -1,0 +1,351 @@
+"""One optimiser step: augmentation, teacher, sampled subnets, gradients, update; mapped over devices.
+
+Two engines run the same step. `MaskedEngine` gives the subnets to one program as arrays; `StaticEngine` has a
+program for each subnet and adds their gradients up. Every random draw is a function of the step's key and of an
+image's place in the batch, so that the number of devices changes nothing.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ofav2_jax.data import augment
+from ofav2_jax.losses import ensemble_weights, smoothed_cross_entropy, soft_target_cross_entropy
+from ofav2_jax.programs import Programs
+from ofav2_jax.space import Candidates, Choices, SearchSpace, Subnet, draw
+from ofav2_jax.supernet import SuperNet
+
+AXIS = "data"
+
+Params = Any
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a step minimises and how it updates. Hashable.
+
+    Attributes:
+        label_smoothing: in [0, 1).
+        kd_ratio: weight of the distillation loss, >= 0.
+        exit_weights: see `losses.ensemble_weights`.
+        dropout_full, dropout_rate: dropout in phase full and in all others, in [0, 1).
+        momentum: of SGD (Nesterov), in [0, 1).
+        weight_decay: of everything but BN parameters and biases, >= 0.
+        augmentation: of training images.
+    """
+
+    label_smoothing: float = 0.1
+    kd_ratio: float = 1.0
+    exit_weights: str | tuple[float, ...] = "desc"
+    dropout_full: float = 0.2
+    dropout_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 3e-5
+    augmentation: augment.Augmentation = augment.Augmentation()
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """SGD with Nesterov momentum; the learning rate is applied by `update`, so that it can be traced."""
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay, decayed),
+            optax.trace(self.momentum, nesterov=True),
+        )
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a step changes."""
+
+    params: Params
+    opt_state: Any
+
+
+@flax.struct.dataclass
+class Images:
+    """The whole data set on every device: uint8 images [N, H, W, 3], int32 labels [N]."""
+
+    images: jax.Array
+    labels: jax.Array
+
+
+def decayed(params: Params) -> Params:
+    """Which parameters weight decay acts on: all but BN parameters and biases."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("scale", "bias"), params)
+
+
+def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """Puts a copy of every array on every device."""
+    return jax.device_put(tree, NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec()))
+
+
+def update(recipe: Recipe, state: TrainState, grads: Params, learning_rate: jax.Array) -> TrainState:
+    """One step of SGD."""
+    updates, opt_state = recipe.optimizer().update(grads, state.opt_state, state.params)
+    updates = jax.tree.map(lambda u: -learning_rate * u, updates)
+    return TrainState(optax.apply_updates(state.params, updates), opt_state)
+
+
+class Engine(Protocol):
+    """How the sampled subnets of a step are run."""
+
+    def draw(self, key: jax.Array, space: SearchSpace, num_subnets: int) -> Choices:
+        """Draws the subnets of one step."""
+
+    def step(
+        self,
+        state: TrainState,
+        teacher: Params,
+        data: Images,
+        choices: Choices,
+        indices: jax.Array,
+        key: jax.Array,
+        learning_rate: float,
+        resolution: int,
+    ) -> tuple[TrainState, Metrics]:
+        """Trains on one batch.
+
+        Args:
+            state: parameters and optimiser state; donated.
+            teacher: parameters of the teacher.
+            data: the data set.
+            choices: S subnets.
+            indices: int32 [devices, images per device], which images form the batch.
+            key: of the step.
+            learning_rate: of the step.
+            resolution: of the step.
+
+        Returns:
+            The new state, and loss and top-1 (a fraction), averaged over subnets and images.
+        """
+
+
+class Steps:
+    """The parts of a step that all engines share, for one network and recipe.
+
+    Attributes:
+        net: the supernet.
+        recipe: what is minimised.
+        devices: the devices of the run.
+        programs: where programs are compiled and counted.
+    """
+
+    def __init__(
+        self,
+        net: SuperNet,
+        recipe: Recipe,
+        normalisation: augment.Normalisation,
+        devices: Sequence[jax.Device],
+        programs: Programs,
+    ):
+        self.net = net.clone(axis_name=AXIS)
+        self.recipe = recipe
+        self.devices = devices
+        self.programs = programs
+        self._normalisation = normalisation
+        self.loss_weights, self.output_weights = ensemble_weights(recipe.exit_weights, len(net.exit_stages))
+
+    def pmap(self, function: Callable, in_axes: tuple, out_axes: Any, donate: tuple[int, ...] = ()) -> Any:
+        """`jax.pmap` over the run's devices; None in the axes means replicated."""
+        return jax.pmap(
+            function, axis_name=AXIS, in_axes=in_axes, out_axes=out_axes, devices=self.devices, donate_argnums=donate
+        )
+
+    def batch(self, data: Images, indices: jax.Array, key: jax.Array, resolution: int) -> tuple[jax.Array, jax.Array]:
+        """This device's augmented images and their labels."""
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, 0), self.places(len(indices)))
+        images = augment.train_images(
+            data.images[indices], keys, resolution, self.recipe.augmentation, self._normalisation
+        )
+        return images, data.labels[indices]
+
+    @staticmethod
+    def places(num_images: int) -> jax.Array:
+        """Places in the whole batch of this device's images."""
+        return lax.axis_index(AXIS) * num_images + jnp.arange(num_images)
+
+    def dropout_keys(self, key: jax.Array, subnets: jax.Array, num_images: int) -> jax.Array:
+        """[S, B] keys, from the places of the subnets in the step and of the images in the batch."""
+        fold = jax.random.fold_in
+        of_subnet = jax.vmap(fold, (None, 0))(fold(key, 1), subnets)
+        return jax.vmap(jax.vmap(fold, (None, 0)), (0, None))(of_subnet, self.places(num_images))
+
+    def ensemble(self, logits: jax.Array) -> jax.Array:
+        """The weighted sum over the leading axis, the exits; also what the teacher's soft targets come from."""
+        return jnp.tensordot(jnp.asarray(self.output_weights, logits.dtype), logits, 1)
+
+    def teacher_logits(self, teacher: Params, images: jax.Array) -> jax.Array:
+        """The maximal network's ensemble, with the statistics of the batch at hand, without dropout."""
+        logits = self.net.apply({"params": teacher}, images, Subnet.uniform(), train=True, all_exits=True)
+        return lax.stop_gradient(self.ensemble(logits))
+
+    def student_loss(self, logits: jax.Array, labels: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+        """Sum over the subnets, mean over the batch: this device's share."""
+        loss = smoothed_cross_entropy(logits, labels, self.recipe.label_smoothing)
+        loss += self.recipe.kd_ratio * soft_target_cross_entropy(logits, teacher_logits)
+        return jnp.sum(jnp.mean(loss, axis=-1)) / len(self.devices)
+
+    def metrics(self, loss: jax.Array, logits: jax.Array, labels: jax.Array) -> Metrics:
+        """Of S subnets, summed over the devices."""
+        top1 = jnp.mean(jnp.argmax(logits, -1) == labels) / len(self.devices)
+        num_subnets = len(logits) if logits.ndim == 3 else 1
+        return lax.psum({"loss": loss / num_subnets, "top1": top1}, AXIS)
+
+    def full_step(self, state, data, indices, key, learning_rate, resolution):
+        """One step of phase full: the maximal network; the weighted sum of its exits' losses (AEP)."""
+
+        def function(state, data, indices, key, learning_rate):
+            images, labels = self.batch(data, indices, key, resolution)
+            keys = self.dropout_keys(key, jnp.arange(1), len(labels))
+
+            def loss_of(params):
+                logits = self.net.apply(
+                    {"params": params},
+                    images,
+                    Subnet.uniform(),
+                    train=True,
+                    all_exits=True,
+                    dropout_rate=self.recipe.dropout_full,
+                    dropout_keys=keys,
+                )
+                losses = jnp.mean(smoothed_cross_entropy(logits, labels, self.recipe.label_smoothing), axis=-1)
+                return jnp.dot(jnp.asarray(self.loss_weights, losses.dtype), losses) / len(self.devices), logits
+
+            (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+            metrics = self.metrics(loss, self.ensemble(logits), labels)
+            return update(self.recipe, state, lax.psum(grads, AXIS), learning_rate), metrics
+
+        return self.programs.run(
+            f"full r{resolution}",
+            lambda: self.pmap(function, (None, None, 0, None, None), (None, None), donate=(0,)),
+            *(state, data, indices, key, jnp.float32(learning_rate)),
+        )
+
+
+class MaskedEngine:
+    """All subnets of a step in one program, which serves every subnet: the whole space is sampled."""
+
+    def __init__(self, steps: Steps):
+        self.steps = steps
+
+    def draw(self, key: jax.Array, space: SearchSpace, num_subnets: int) -> Choices:
+        """Draws every choice of every level and stage independently and uniformly."""
+        return _draw(key, space.candidates(), num_subnets)
+
+    def step(self, state, teacher, data, choices, indices, key, learning_rate, resolution):
+        """See `Engine`."""
+        steps, recipe = self.steps, self.steps.recipe
+
+        def function(state, teacher, data, choices, indices, key, learning_rate):
+            images, labels = steps.batch(data, indices, key, resolution)
+            targets = steps.teacher_logits(teacher, images)
+            keys = steps.dropout_keys(key, jnp.arange(choices.num_subnets), len(labels))
+
+            def loss_of(params):
+                logits = steps.net.apply(
+                    {"params": params},
+                    images,
+                    choices,
+                    train=True,
+                    dropout_rate=recipe.dropout_rate,
+                    dropout_keys=keys,
+                )
+                return steps.student_loss(logits, labels, targets), logits
+
+            (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+            metrics = steps.metrics(loss, logits, labels)
+            return update(recipe, state, lax.psum(grads, AXIS), learning_rate), metrics
+
+        return steps.programs.run(
+            f"step r{resolution} s{choices.num_subnets}",
+            lambda: steps.pmap(function, (None, None, None, None, 0, None, None), (None, None), donate=(0,)),
+            *(state, teacher, data, choices, indices, key, jnp.float32(learning_rate)),
+        )
+
+
+class StaticEngine:
+    """A program for each subnet, which contains it and nothing else; only uniform subnets are drawn.
+
+    The number of programs is bounded by (resolutions) x (uniform subnets + 1) + 1.
+    """
+
+    def __init__(self, steps: Steps):
+        self.steps = steps
+
+    def draw(self, key: jax.Array, space: SearchSpace, num_subnets: int) -> Choices:
+        """Draws subnets that make one choice of each kind for the whole network."""
+        return _draw_uniform(key, space.candidates(), num_subnets)
+
+    def step(self, state, teacher, data, choices, indices, key, learning_rate, resolution):
+        """See `Engine`."""
+        steps, recipe, run = self.steps, self.steps.recipe, self.steps.programs.run
+
+        def prepare(teacher, data, indices, key):
+            images, labels = steps.batch(data, indices, key, resolution)
+            return images, labels, steps.teacher_logits(teacher, images)
+
+        def add_gradient(total, params, batch, key, place, *, subnet):
+            images, labels, targets = batch
+            keys = steps.dropout_keys(key, place[None], len(labels))
+
+            def loss_of(params):
+                logits = steps.net.apply(
+                    {"params": params},
+                    images,
+                    subnet,
+                    train=True,
+                    dropout_rate=recipe.dropout_rate,
+                    dropout_keys=keys,
+                )[None]
+                return steps.student_loss(logits, labels, targets), logits
+
+            (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+            return jax.tree.map(jnp.add, total, lax.psum(grads, AXIS)), steps.metrics(loss, logits, labels)
+
+        batch = run(
+            f"prepare r{resolution}",
+            lambda: steps.pmap(prepare, (None, None, 0, None), 0),
+            *(teacher, data, indices, key),
+        )
+        grads = replicate(jax.tree.map(jnp.zeros_like, state.params), steps.devices)
+        metrics = []
+        for place, subnet in enumerate(choices.subnets()):
+            grads, of_subnet = run(
+                f"gradient r{resolution} {subnet}",
+                lambda: steps.pmap(
+                    functools.partial(add_gradient, subnet=subnet),  # noqa: B023
+                    (None, None, 0, None, None),
+                    (None, None),
+                    donate=(0,),
+                ),
+                *(grads, state.params, batch, key, jnp.int32(place)),
+            )
+            metrics.append(of_subnet)
+        state = run(
+            "update",
+            lambda: steps.pmap(functools.partial(update, recipe), (None, None, None), None, donate=(0,)),
+            *(state, grads, jnp.float32(learning_rate)),
+        )
+        return state, jax.tree.map(lambda *values: sum(values) / len(values), *metrics)
+
+
+ENGINES: dict[str, Callable[[Steps], Engine]] = {"masked": MaskedEngine, "static": StaticEngine}
+
+_draw = jax.jit(draw, static_argnums=2)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _draw_uniform(key: jax.Array, candidates: Candidates, num_subnets: int) -> Choices:
+    one_each = draw(key, candidates, num_subnets)
+
+    def spread(values):
+        return jnp.broadcast_to(values[:, :1], values.shape) if values.ndim == 2 else values
+
+    return jax.tree.map(spread, one_each)

@@ -1,0 +1,451 @@
+"""Extended Progressive Shrinking: one loop that trains every phase, tests it, and can be stopped at any moment."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ofav2_jax import checkpoint
+from ofav2_jax.channels import sort_channels, variable_shapes
+from ofav2_jax.data.dataset import Dataset, epoch_order
+from ofav2_jax.evaluate import Evaluator, Score, uniform_scores
+from ofav2_jax.phases import Phase, learning_rate, space_after
+from ofav2_jax.programs import Programs, quick_compiler_options
+from ofav2_jax.settings import Settings
+from ofav2_jax.space import SearchSpace, Subnet
+from ofav2_jax.step import ENGINES, Images, Params, Steps, TrainState, replicate
+from ofav2_jax.supernet import SuperNet
+
+# Tags that keep the streams of random numbers apart.
+_RESOLUTION, _SUBNETS = 1, 2
+
+
+class NonFiniteLossError(Exception):
+    """The loss became infinite or NaN."""
+
+
+class DifferentRunError(ValueError):
+    """A run directory holds a run with other settings."""
+
+
+class Reporter(Protocol):
+    """Told what happens; prints it, draws it, or nothing."""
+
+    def phase_started(self, index: int, phase: Phase) -> None: ...
+    def stepped(self, progress: "StepProgress") -> None: ...
+    def epoch_ended(self, record: dict[str, Any]) -> None: ...
+    def phase_ended(self, index: int, result: dict[str, Any]) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class StepProgress:
+    """Where a run stands after a step.
+
+    Attributes:
+        phase, num_phases: index (from 0) and number of phases.
+        phase_name: its name.
+        epoch, num_epochs: of the phase, from 0.
+        loss: mean over the subnets of the last step.
+        learning_rate: of that step.
+        images_per_s: over this epoch so far.
+        remaining_s: estimated training time left in the whole run.
+    """
+
+    phase: int
+    num_phases: int
+    phase_name: str
+    epoch: int
+    num_epochs: int
+    loss: float
+    learning_rate: float
+    images_per_s: float
+    remaining_s: float
+
+
+def steps_per_epoch(settings: Settings, dataset: Dataset) -> int:
+    """Full batches in the training split; the images of a last incomplete one sit out the epoch."""
+    return len(dataset.splits["train"]) // settings.batch_size
+
+
+def check(settings: Settings, dataset: Dataset, num_devices: int) -> None:
+    """Refuses settings that do not fit the data or the devices.
+
+    Raises:
+        ValueError: naming the field, the value and what is allowed.
+    """
+    if settings.batch_size % num_devices:
+        raise ValueError(
+            f"batch_size={settings.batch_size} is not allowed: it must be divisible by the {num_devices} devices"
+        )
+    if not steps_per_epoch(settings, dataset):
+        raise ValueError(
+            f"batch_size={settings.batch_size} is not allowed: there are {len(dataset.splits['train'])} training images"
+        )
+
+
+def initial_params(net: SuperNet, seed: int) -> Params:
+    """Random parameters of the whole supernet."""
+    return _init_params(net).lower(jax.random.key(seed)).compile(quick_compiler_options())(jax.random.key(seed))
+
+
+def param_shapes(net: SuperNet) -> Params:
+    """Shapes and types of the parameters."""
+    return jax.eval_shape(_init_params(net), jax.random.key(0))
+
+
+def _init_params(net):
+    return jax.jit(lambda key: net.init(key, jnp.zeros((1, 32, 32, 3)), Subnet.uniform())["params"])
+
+
+class Run:
+    """A run in its directory: `state/` (running state), `phases/` (results, teachers), JSON files.
+
+    Args:
+        settings: what to do.
+        dataset: what to train on.
+        workdir: the run's directory; created. If a run with the same settings is there, it is resumed.
+        devices: which devices to use.
+        reporter: is told what happens.
+        checkpoint_every_s: seconds between checkpoints inside an epoch.
+
+    Raises:
+        ValueError: see `check`.
+        DifferentRunError: if the directory belongs to a run with other settings; names the fields that differ.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        workdir: Path,
+        devices: Sequence[jax.Device],
+        reporter: Reporter,
+        checkpoint_every_s: float,
+    ):
+        check(settings, dataset, len(devices))
+        self.settings = settings
+        self.workdir = workdir
+        self._dataset = dataset
+        self._reporter = reporter
+        self._checkpoint_every_s = checkpoint_every_s
+        self._claim()
+
+        self.net = SuperNet(settings.network, settings.width_multiplier, dataset.num_classes)
+        self.programs = Programs()
+        self._steps = Steps(self.net, settings.recipe, dataset.normalisation, devices, self.programs)
+        self._engine = ENGINES[settings.engine](self._steps)
+        self._data = replicate(Images(dataset.images, dataset.labels.astype(np.int32)), devices)
+        self._evaluator = Evaluator(self._steps, settings.evaluation, dataset, self._data, settings.seed)
+        self._space = SearchSpace(self.net)
+        self._steps_per_epoch = steps_per_epoch(settings, dataset)
+        self._key = jax.random.key(settings.seed)
+        self._param_shapes = param_shapes(self.net)
+        self._checkpoints = checkpoint.RunState(workdir / "state")
+        self._saved_at = time.monotonic()
+        # Seconds by kind, over all the processes that worked on this run.
+        self._seconds = {"compile": 0.0, "train": 0.0, "evaluate": 0.0}
+
+    def _claim(self):
+        """Takes possession of the directory, or checks that it belongs to this run."""
+        path = self.workdir / "settings.json"
+        ours = json.loads(json.dumps(self.settings.as_json()))
+        if path.exists():
+            theirs = json.loads(path.read_text())
+            differing = sorted(_differing_fields(ours, theirs))
+            if differing:
+                raise DifferentRunError(
+                    f"workdir={str(self.workdir)!r} belongs to a run with other settings: {'; '.join(differing)}"
+                )
+        else:
+            _write_json(path, ours)
+
+    # --- the phases --------------------------------------------------------------------------------------------
+
+    def execute(self) -> dict[str, Any]:
+        """Trains and tests every phase that is left.
+
+        Returns:
+            What `results.json` holds.
+
+        Raises:
+            NonFiniteLossError: naming phase, step and the last checkpoint.
+            checkpoint.CorruptCheckpointError: if there are checkpoints but none can be read.
+        """
+        progress = self._resume()
+        while progress.phase < len(self.settings.phases):
+            self._reporter.phase_started(progress.phase, self.settings.phases[progress.phase])
+            self._train_phase(progress)
+            self._reporter.phase_ended(progress.phase, self._test_phase(progress))
+            progress = self._next_phase(progress)
+            self._save(progress)
+        self._checkpoints.wait()
+        return self._write_results(progress.best)
+
+    def _resume(self) -> "_Progress":
+        shapes = jax.eval_shape(lambda: self._at_start(jax.tree.map(jnp.zeros_like, self._param_shapes)))
+        restored = self._checkpoints.restore(shapes)
+        if restored is None:
+            _keep_records(self.workdir / "metrics.jsonl", 0)
+            arrays = self._at_start(initial_params(self.net, self.settings.seed))
+            return self._progress_from(arrays, {"phase": 0, "step": 0, "best_score": -1.0})
+        arrays, position = restored
+        self._seconds = position.pop("seconds")
+        progress = self._progress_from(arrays, position)
+        _keep_records(self.workdir / "metrics.jsonl", self._steps_since_start(progress))
+        return progress
+
+    def _at_start(self, params):
+        """Arrays at the start of a phase: each tree has its own, because a step donates what it changes."""
+        opt_state = self.settings.recipe.optimizer().init(params)
+        return {"params": params, "opt_state": opt_state, "best": jax.tree.map(jnp.copy, params)}
+
+    def _progress_from(self, arrays, position):
+        arrays = replicate(arrays, self._steps.devices)
+        return _Progress(**position, state=TrainState(arrays["params"], arrays["opt_state"]), best=arrays["best"])
+
+    def _next_phase(self, progress: "_Progress") -> "_Progress":
+        index, params = progress.phase + 1, progress.best
+        if index < len(self.settings.phases) and self.settings.phases[index].width_phase:
+            stats = jax.tree.map(lambda s: jnp.zeros(s.shape), variable_shapes(self.net)["batch_stats"])
+            sorted_ = sort_channels(
+                self.net, {"params": params, "batch_stats": stats}, self.settings.phases[index].width_phase
+            )
+            params = sorted_["params"]
+        arrays = self._at_start(jax.tree.map(jnp.copy, params))
+        return self._progress_from(arrays, {"phase": index, "step": 0, "best_score": -1.0})
+
+    def _teacher(self, index: int) -> Params | None:
+        """The teacher of a phase, saved under the phase's name; none in the first one."""
+        if index == 0:
+            return None
+        directory = self._phase_dir(index) / "teacher"
+        if not directory.exists():
+            source = index - 1 if self.settings.teacher == "progressive" else 0
+            result = checkpoint.load_tree(self._phase_dir(source) / "params", self._param_shapes)
+            checkpoint.save_tree(directory, result)
+        return replicate(checkpoint.load_tree(directory, self._param_shapes), self._steps.devices)
+
+    def _phase_dir(self, index: int) -> Path:
+        return self.workdir / "phases" / f"{index:02d}-{self.settings.phases[index].name}"
+
+    def _steps_since_start(self, progress: "_Progress") -> int:
+        epochs = sum(phase.total_epochs for phase in self.settings.phases[: progress.phase])
+        return epochs * self._steps_per_epoch + progress.step
+
+    def _save(self, progress: "_Progress") -> None:
+        arrays = {"params": progress.state.params, "opt_state": progress.state.opt_state, "best": progress.best}
+        position = {"phase": progress.phase, "step": progress.step, "best_score": progress.best_score}
+        self._checkpoints.save(
+            self._steps_since_start(progress), arrays, {**position, "seconds": self._seconds_by_kind()}
+        )
+        self._saved_at = time.monotonic()
+
+    # --- one phase ---------------------------------------------------------------------------------------------
+
+    def _train_phase(self, progress: "_Progress") -> None:
+        index, phase = progress.phase, self.settings.phases[progress.phase]
+        teacher, space = self._teacher(index), space_after(self._space, self.settings.phases, index)
+        for epoch in range(progress.step // self._steps_per_epoch, phase.total_epochs):
+            with self._timed("train"):
+                record = self._train_epoch(progress, teacher, space, epoch)
+            with self._timed("evaluate"):
+                score = self._validate(index, space, progress.state.params)
+            if score > progress.best_score:
+                progress.best, progress.best_score = jax.tree.map(jnp.copy, progress.state.params), score
+            record |= {"validation_top1": score}
+            with (self.workdir / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            self._reporter.epoch_ended(record)
+            self._save(progress)
+
+    def _train_epoch(self, progress, teacher, space, epoch) -> dict[str, Any]:
+        index, settings, per_epoch = progress.phase, self.settings, self._steps_per_epoch
+        phase = settings.phases[index]
+        order = epoch_order(self._dataset.splits["train"], settings.seed, index, epoch).astype(np.int32)
+        batches = order[: per_epoch * settings.batch_size].reshape(per_epoch, len(self._steps.devices), -1)
+        started, compiled = time.perf_counter(), self.programs.seconds
+        first, history, rate = progress.step, [], 0.0
+        for batch in batches[progress.step % per_epoch :]:
+            rate = learning_rate(phase, progress.step, per_epoch, settings.warmup_learning_rate)
+            progress.state, metrics = self._step(progress, teacher, space, batch, rate)
+            # The loss of the step before is read, so that the device always has work queued.
+            history.append(metrics)
+            self._check_finite(progress, history, lag=1)
+            progress.step += 1
+            if time.monotonic() - self._saved_at > self._checkpoint_every_s:
+                self._check_finite(progress, history, lag=0)
+                self._save(progress)
+            busy = time.perf_counter() - started - (self.programs.seconds - compiled)
+            images_per_s = (progress.step - first) * settings.batch_size / max(busy, 1e-9)
+            loss = float(history[max(len(history) - 2, 0)]["loss"])
+            self._reporter.stepped(
+                StepProgress(
+                    *(index, len(settings.phases), phase.name, epoch, phase.total_epochs, loss, rate, images_per_s),
+                    remaining_s=self._remaining_s(progress, images_per_s),
+                )
+            )
+        self._check_finite(progress, history, lag=0)
+        return {
+            "step": self._steps_since_start(progress),
+            "phase": phase.name,
+            "epoch": epoch + 1,
+            **{name: float(np.mean([metrics[name] for metrics in history])) for name in ("loss", "top1")},
+            "learning_rate": rate,
+            "images_per_s": round(images_per_s, 1),
+        }
+
+    def _step(self, progress, teacher, space, batch, rate):
+        settings, index = self.settings, progress.phase
+        key = jax.random.fold_in(jax.random.fold_in(self._key, index), progress.step)
+        rng = np.random.default_rng([settings.seed, index, progress.step, _RESOLUTION])
+        resolution = int(rng.choice(settings.resolutions))
+        num_subnets = settings.phases[index].num_subnets
+        if num_subnets == 0:
+            result = self._steps.full_step(progress.state, self._data, batch, key, rate, resolution)
+        else:
+            choices = self._engine.draw(jax.random.fold_in(key, _SUBNETS), space, num_subnets)
+            result = self._engine.step(progress.state, teacher, self._data, choices, batch, key, rate, resolution)
+        if len(self._steps.devices) > 1 and jax.default_backend() == "cpu":
+            # Collectives of several virtual CPU devices deadlock if too many steps are in flight.
+            jax.block_until_ready(result)
+        return result
+
+    def _check_finite(self, progress, history, lag):
+        if len(history) <= lag:
+            return
+        loss = float(history[-1 - lag]["loss"])
+        if not math.isfinite(loss):
+            # Steps are counted from 1 for people. progress.step has not been advanced yet where lag is 1.
+            step = progress.step
+            raise NonFiniteLossError(
+                f"loss={loss} in phase {self.settings.phases[progress.phase].name}, step {step}: "
+                f"training is stopped; last good checkpoint: {self._checkpoints.latest or 'none yet'}"
+            )
+
+    def _remaining_s(self, progress, images_per_s):
+        """Training time left: the steps of every phase, weighted by the networks each of them runs."""
+
+        def cost(phase):
+            return 1 + phase.num_subnets
+
+        phases = self.settings.phases
+        steps = [phase.total_epochs * self._steps_per_epoch for phase in phases]
+        steps[progress.phase] -= progress.step
+        left = sum(n * cost(phase) for n, phase in zip(steps[progress.phase :], phases[progress.phase :]))
+        return left / cost(phases[progress.phase]) * self.settings.batch_size / images_per_s
+
+    def _validate(self, index: int, space: SearchSpace, params: Params) -> float:
+        """Mean top-1 in % on the validation split, at the largest resolution.
+
+        Scored are the largest and the smallest subnet that is unlocked, at every height; in phase full the
+        ensemble.
+        """
+        full = self.settings.phases[index].num_subnets == 0
+        ends = {space.maximal(), space.minimal()}
+        subnets = [dataclasses.replace(s, height=h) for s in sorted(ends, key=str) for h in space.height]
+        resolution = max(self.settings.resolutions)
+        subnets = [space.maximal()] if full else list(dict.fromkeys(subnets))
+        scores = self._evaluator.score(params, subnets, resolution, "validation", ensemble=full)
+        return float(np.mean([score.top1 for score in scores]))
+
+    def _test_phase(self, progress: "_Progress") -> dict[str, Any]:
+        """Tests every uniform subnet that is unlocked; saves parameters and scores under the phase's name."""
+        index = progress.phase
+        phase = self.settings.phases[index]
+        space = space_after(self._space, self.settings.phases, index)
+        with self._timed("evaluate"):
+            scores = uniform_scores(
+                self._evaluator, progress.best, space, self.settings.resolutions, ensemble=phase.num_subnets == 0
+            )
+        result = {"name": phase.name, **summary(scores), "subnets": [score.as_json() for score in scores]}
+        checkpoint.save_tree(self._phase_dir(index) / "params", progress.best)
+        _write_json(self._phase_dir(index) / "result.json", result)
+        return result
+
+    # --- bookkeeping -------------------------------------------------------------------------------------------
+
+    def _write_results(self, params: Params) -> dict[str, Any]:
+        results = {
+            "name": self.settings.name,
+            "phases": [
+                json.loads((self._phase_dir(index) / "result.json").read_text())
+                for index in range(len(self.settings.phases))
+            ],
+            "params_sha256": checkpoint.digest(params),
+            "compiled_programs": len(self.programs),
+            "seconds": {kind: round(seconds, 1) for kind, seconds in self._seconds_by_kind().items()},
+        }
+        _write_json(self.workdir / "results.json", results)
+        return results
+
+    @contextlib.contextmanager
+    def _timed(self, kind: str) -> Iterator[None]:
+        """Adds the time spent inside to one kind, less what was spent on compiling."""
+        started, compiled = time.perf_counter(), self.programs.seconds
+        try:
+            yield
+        finally:
+            compiling = self.programs.seconds - compiled
+            self._seconds[kind] += time.perf_counter() - started - compiling
+            self._seconds["compile"] += compiling
+
+    def _seconds_by_kind(self) -> dict[str, float]:
+        return dict(self._seconds)
+
+
+@dataclasses.dataclass
+class _Progress:
+    """Where a run stands, and everything it has learned."""
+
+    phase: int
+    step: int  # of the phase
+    best_score: float
+    state: TrainState
+    best: Params
+
+
+def summary(scores: Sequence[Score]) -> dict[str, float]:
+    """Mean and maximum of top-1 in %, as Tables IV and V have them."""
+    top1 = [score.top1 for score in scores]
+    return {"avg": float(np.mean(top1)), "best": float(np.max(top1))}
+
+
+def _differing_fields(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
+    """Descriptions of the leaves in which two nested dictionaries differ."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return [
+            difference
+            for key in sorted(ours.keys() | theirs.keys())
+            for difference in _differing_fields(ours.get(key), theirs.get(key), f"{prefix}.{key}" if prefix else key)
+        ]
+    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        return [
+            difference
+            for i, pair in enumerate(zip(ours, theirs))
+            for difference in _differing_fields(*pair, f"{prefix}[{i}]")
+        ]
+    return [] if ours == theirs else [f"{prefix} is {theirs!r} there and {ours!r} here"]
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Writes a file that is either the old one or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.replace(path)
+
+
+def _keep_records(path: Path, last_step: int) -> None:
+    """Drops the records of steps that a resumed run will take again."""
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step]
+        path.write_text("".join(kept))
