@@ -330,7 +330,7 @@ class StaticEngine:
             metrics.append(of_subnet)
         state = run(
             "update",
-            lambda: steps.pmap(functools.partial(update, recipe), (None, None, None), None, donate=(0,)),
+            lambda: jax.jit(functools.partial(update, recipe), donate_argnums=0),
             *(state, grads, jnp.float32(learning_rate)),
         )
         return state, jax.tree.map(lambda *values: sum(values) / len(values), *metrics)

@@ -164,7 +164,11 @@ def _max_pool(x: jax.Array, window: int) -> jax.Array:
     pads = [(0, 0), (0, 0), (0, -x.shape[2] % window), (0, -x.shape[3] % window), (0, 0)]
     x = jnp.pad(x, pads, constant_values=-jnp.inf)
     s, b, height, width, channels = x.shape
-    return x.reshape(s, b, height // window, window, width // window, window, channels).max(axis=(3, 5))
+    x = x.reshape(s, b, height // window, window, width // window, window, channels)
+    pixels = [x[:, :, :, i, :, j] for i in range(window) for j in range(window)]
+    # Not jnp.max: its gradient counts the pixels equal to the maximum and divides by that. The count is 0, and
+    # the gradient NaN, where the compiler computes a pixel once more for the comparison and rounds differently.
+    return functools.reduce(lambda first, second: jnp.where(second > first, second, first), pixels)
 
 
 class Level(nn.Module):

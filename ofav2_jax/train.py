@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import time
@@ -21,7 +22,7 @@ from ofav2_jax.phases import Phase, learning_rate, space_after
 from ofav2_jax.programs import Programs, quick_compiler_options
 from ofav2_jax.settings import Settings
 from ofav2_jax.space import SearchSpace, Subnet
-from ofav2_jax.step import ENGINES, Images, Params, Steps, TrainState, replicate
+from ofav2_jax.step import ENGINES, Images, Params, Recipe, Steps, TrainState, replicate
 from ofav2_jax.supernet import SuperNet
 
 # Tags that keep the streams of random numbers apart.
@@ -190,11 +191,11 @@ class Run:
         return self._write_results(progress.best)
 
     def _resume(self) -> "_Progress":
-        shapes = jax.eval_shape(lambda: self._at_start(jax.tree.map(jnp.zeros_like, self._param_shapes)))
-        restored = self._checkpoints.restore(shapes)
+        start = functools.partial(_arrays_at_start, net=self.net, recipe=self.settings.recipe, width_phase=0)
+        restored = self._checkpoints.restore(jax.eval_shape(start, self._param_shapes))
         if restored is None:
             _keep_records(self.workdir / "metrics.jsonl", 0)
-            arrays = self._at_start(initial_params(self.net, self.settings.seed))
+            arrays = start(initial_params(self.net, self.settings.seed))
             return self._progress_from(arrays, {"phase": 0, "step": 0, "best_score": -1.0})
         arrays, position = restored
         self._seconds = position.pop("seconds")
@@ -202,24 +203,14 @@ class Run:
         _keep_records(self.workdir / "metrics.jsonl", self._steps_since_start(progress))
         return progress
 
-    def _at_start(self, params):
-        """Arrays at the start of a phase: each tree has its own, because a step donates what it changes."""
-        opt_state = self.settings.recipe.optimizer().init(params)
-        return {"params": params, "opt_state": opt_state, "best": jax.tree.map(jnp.copy, params)}
-
     def _progress_from(self, arrays, position):
         arrays = replicate(arrays, self._steps.devices)
         return _Progress(**position, state=TrainState(arrays["params"], arrays["opt_state"]), best=arrays["best"])
 
     def _next_phase(self, progress: "_Progress") -> "_Progress":
-        index, params = progress.phase + 1, progress.best
-        if index < len(self.settings.phases) and self.settings.phases[index].width_phase:
-            stats = jax.tree.map(lambda s: jnp.zeros(s.shape), variable_shapes(self.net)["batch_stats"])
-            sorted_ = sort_channels(
-                self.net, {"params": params, "batch_stats": stats}, self.settings.phases[index].width_phase
-            )
-            params = sorted_["params"]
-        arrays = self._at_start(jax.tree.map(jnp.copy, params))
+        index, phases = progress.phase + 1, self.settings.phases
+        width_phase = phases[index].width_phase if index < len(phases) else 0
+        arrays = _arrays_at_start(progress.best, self.net, self.settings.recipe, width_phase)
         return self._progress_from(arrays, {"phase": index, "step": 0, "best_score": -1.0})
 
     def _teacher(self, index: int) -> Params | None:
@@ -259,7 +250,7 @@ class Run:
             with self._timed("evaluate"):
                 score = self._validate(index, space, progress.state.params)
             if score > progress.best_score:
-                progress.best, progress.best_score = jax.tree.map(jnp.copy, progress.state.params), score
+                progress.best, progress.best_score = _copy(progress.state.params), score
             record |= {"validation_top1": score}
             with (self.workdir / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(record) + "\n")
@@ -410,6 +401,20 @@ class _Progress:
     best_score: float
     state: TrainState
     best: Params
+
+
+@functools.partial(jax.jit, static_argnames=("net", "recipe", "width_phase"))
+def _arrays_at_start(params: Params, net: SuperNet, recipe: Recipe, width_phase: int) -> dict[str, Any]:
+    """What a phase starts from. Each tree has arrays of its own, because a step donates what it changes."""
+    if width_phase:
+        stats = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), variable_shapes(net)["batch_stats"])
+        params = sort_channels(net, {"params": params, "batch_stats": stats}, width_phase)["params"]
+    return {"params": _copy(params), "opt_state": recipe.optimizer().init(params), "best": _copy(params)}
+
+
+@jax.jit
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
 
 
 def summary(scores: Sequence[Score]) -> dict[str, float]:

@@ -8,7 +8,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+from ofav2_jax.programs import quick_compiler_options
+
+quick_jit = functools.partial(jax.jit, compiler_options=quick_compiler_options())
 
 
 @functools.partial(quick_jit, static_argnames=("net", "train", "all_exits"))
@@ -30,12 +32,12 @@ def _statistics(net, variables, images, choices):
 
 def masked_recalibrate(net, variables, batches, choices):
     """`recalibrate` for S traced subnets at once: statistics [S, C] in place of [C]."""
-    num_images = sum(len(images) for images in batches)
-    parts = [
-        jax.tree.map(lambda v, n=len(images): v * (n / num_images), _statistics(net, variables, images, choices))
-        for images in batches
-    ]
-    return {**variables, "batch_stats": jax.tree.map(lambda *values: sum(values), *parts)}
+    total, num_images = None, 0
+    for images in batches:
+        num_images += len(images)
+        stats = jax.tree.map(lambda v: v * len(images), _statistics(net, variables, images, choices))  # noqa: B023
+        total = stats if total is None else jax.tree.map(jnp.add, total, stats)
+    return {**variables, "batch_stats": jax.tree.map(lambda v: v / num_images, total)}
 
 
 def distillation_loss(logits, labels, teacher_logits):

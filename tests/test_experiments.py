@@ -1,0 +1,88 @@
+"""The command line: every config builds, and bad input is refused in one line with exit status 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import common
+from experiments.settings import settings_from_config
+from ofav2_jax.network import NETWORKS
+
+ROOT = Path(__file__).parents[1]
+
+
+def eps(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.eps", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("arg", [None, "wm=1.2,teacher=fixed"])
+def test_every_config_builds(network, arg):
+    settings = settings_from_config(common.paper_config(network, arg))
+    assert settings.network == network
+    assert settings.width_multiplier == (1.2 if arg else 1.0)
+    assert settings.teacher == ("fixed" if arg else "progressive")
+    assert settings.batch_size == 200 and settings.resolutions == (48, 56, 64)
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
+    done = eps("--config=configs/quickstart.py", f"--workdir={tmp_path / 'run'}", "--dry_run")
+    assert done.returncode == 0, done.stderr
+    assert "ee_d" in done.stdout and "height-4" in done.stdout and "parameters" in done.stdout
+    assert not list((tmp_path / "run").iterdir())
+
+
+QUICKSTART = "--config=configs/quickstart.py"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--config is missing"),
+        (["--config=configs/nothing.py"], "nothing.py"),
+        (["--config=configs/ee_d.py:width=1.2"], "config argument 'width' is unknown; this config takes: wm, teacher"),
+        (["--config=configs/ee_d.py:wm=1.1"], "wm must be one of 1.0, 1.2"),
+        ([QUICKSTART, "--config.network=ee_x"], "network='ee_x' is unknown; choose one of ofa_mbv3"),
+        ([QUICKSTART, "--config.width_multiplier=0"], "width_multiplier=0.0 is not allowed: it must be a number > 0"),
+        ([QUICKSTART, "--config.resolutions=(24,0)"], "resolutions=0 is not allowed: it must be positive ints"),
+        ([QUICKSTART, "--config.nothing=1"], "nothing"),
+        ([QUICKSTART, "--config.batch_size=5000"], "batch_size=5000 is not allowed: there are 1222 training images"),
+        ([QUICKSTART, "--config.data.dataset=mnist"], "data.dataset='mnist' is unknown; choose one of"),
+        ([QUICKSTART, "--workdir="], "workdir='' is not allowed"),
+        ([QUICKSTART, "--workdir=setup.cfg/run"], "workdir='setup.cfg/run' is not allowed: it must be a writable"),
+        ([QUICKSTART, "extra"], "argument 'extra' is not understood"),
+    ],
+)
+def test_bad_input_is_refused(arguments, message):
+    done = eps(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("engine", "fast", "engine='fast' is not allowed: it must be one of masked, static"),
+        ("teacher", "none", "teacher='none' is not allowed"),
+        ("seed", -1, "seed=-1 is not allowed"),
+        ("batch_size", 0, "batch_size=0 is not allowed"),
+        ("recipe.dropout_rate", 1.0, r"recipe.dropout_rate=1.0 is not allowed: it must be a number >= 0 and < 1"),
+        ("recipe.exit_weights", "best", "exit_weights='best' is unknown"),
+        ("recipe.kd_ratio", float("nan"), "recipe.kd_ratio=nan is not allowed"),
+        ("evaluation.subnets_per_pass", 0, "evaluation.subnets_per_pass=0 is not allowed"),
+        ("phases.kernel.epochs", 0, "phases.kernel.epochs=0 is not allowed"),
+        ("network", "ofa_mbv3", "do not belong to network='ofa_mbv3'"),
+    ],
+)
+def test_bad_settings_are_refused(field, value, message):
+    config = ConfigDict(common.base_config("ee_d"))
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError) as error:
+        settings_from_config(config)
+    assert message in str(error.value)

@@ -1,0 +1,132 @@
+"""The optimiser step: the reference's SGD, both engines, any number of devices."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ofav2_jax import SearchSpace, Subnet, SuperNet
+from ofav2_jax.data.augment import Augmentation
+from ofav2_jax.data.digits import load_digits
+from ofav2_jax.programs import Programs
+from ofav2_jax.space import Choices
+from ofav2_jax.step import ENGINES, Images, Recipe, Steps, TrainState, decayed, replicate, update
+from ofav2_jax.train import initial_params
+from tests import recorded
+
+# Small, so that rounding errors are not amplified from step to step.
+RATE = 1e-3
+NET = SuperNet("ee_d", width_multiplier=0.1, num_classes=10)
+RECIPE = Recipe(augmentation=Augmentation(flip=False))
+SGD = recorded.load("sgd")
+
+
+@pytest.mark.parametrize("case", ["grads_always", "grad_zero_at_step_2"])
+def test_sgd_matches_the_reference(case):
+    rates = next(c["lrs"] for c in SGD.json["cases"] if c["id"] == case)
+    arrays = {name.split("/")[1]: value for name, value in SGD.arrays.items() if name.startswith(f"{case}/")}
+    # w is decayed, b is not: the names decide.
+    params = {"kernel": jnp.asarray(arrays["w0"]), "bias": jnp.asarray(arrays["b0"])}
+    state = TrainState(params, RECIPE.optimizer().init(params))
+    for step, rate in enumerate(rates):
+        grads = {"kernel": arrays[f"gw{step}"], "bias": arrays[f"gb{step}"]}
+        state = update(RECIPE, state, grads, jnp.float32(rate))
+        np.testing.assert_allclose(state.params["kernel"], arrays[f"w{step + 1}"], rtol=2e-6, atol=1e-7)
+        np.testing.assert_allclose(state.params["bias"], arrays[f"b{step + 1}"], rtol=2e-6, atol=1e-7)
+
+
+def test_no_decay_of_batch_norm_and_biases():
+    params = jax.eval_shape(lambda: NET.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), Subnet.uniform())["params"])
+    paths = jax.tree_util.tree_leaves_with_path(decayed(params))
+    kept = {jax.tree_util.keystr(path) for path, decays in paths if not decays}
+    assert all(path.endswith(("['scale']", "['bias']")) for path in kept)
+    decaying = {jax.tree_util.keystr(path[-1:]) for path, decays in paths if decays}
+    assert decaying == {"['kernel']", "['matrix_7to5']", "['matrix_5to3']"}
+
+
+@functools.cache
+def params(seed):
+    return initial_params(NET, seed)
+
+
+class Setting:
+    """A supernet, data and a teacher on some devices."""
+
+    def __init__(self, num_devices):
+        devices = jax.devices()[:num_devices]
+        digits = load_digits(seed=0)
+        self.steps = Steps(NET, RECIPE, digits.normalisation, devices, Programs())
+        self.data = replicate(Images(digits.images, digits.labels), devices)
+        # Copies: a step donates its state.
+        start = jax.tree.map(jnp.copy, params(seed=0))
+        self.state = replicate(TrainState(start, RECIPE.optimizer().init(start)), devices)
+        self.teacher = replicate(params(seed=1), devices)
+        self.indices = digits.splits["train"][:64].astype(np.int32)
+
+    def batch(self, step):
+        indices = np.roll(self.indices, 16 * step)[:32]
+        return indices.reshape(len(self.steps.devices), -1), jax.random.fold_in(jax.random.key(5), step)
+
+    def train(self, engine, subnets_of_step):
+        engine = ENGINES[engine](self.steps)
+        losses = []
+        for step, subnets in enumerate(subnets_of_step):
+            indices, key = self.batch(step)
+            choices = Choices.stack(subnets)
+            self.state, metrics = engine.step(self.state, self.teacher, self.data, choices, indices, key, RATE, 16)
+            losses.append(float(metrics["loss"]))
+        return jax.device_get(self.state.params), losses
+
+    def train_full(self, num_steps):
+        for step in range(num_steps):
+            indices, key = self.batch(step)
+            self.state, _ = self.steps.full_step(self.state, self.data, indices, key, RATE, 16)
+        return jax.device_get(self.state.params)
+
+
+def assert_same(ours, theirs, tolerance):
+    for (path, a), (_, b) in zip(*(jax.tree_util.tree_leaves_with_path(tree) for tree in (ours, theirs))):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance, err_msg=jax.tree_util.keystr(path))
+
+
+LARGE, SMALL = Subnet.uniform(), Subnet.uniform(kernel=3, expand=3, depth=2, height=2)
+
+
+def test_engines_train_the_same_parameters():
+    subnets = [[LARGE, SMALL], [SMALL, SMALL], [SMALL, LARGE]]
+    masked, masked_losses = Setting(1).train("masked", subnets)
+    static, static_losses = Setting(1).train("static", subnets)
+    np.testing.assert_allclose(masked_losses, static_losses, rtol=1e-5)
+    assert_same(masked, static, 1e-5)
+    moved = jax.tree.map(lambda a, b: bool(np.abs(a - b).max() > 1e-4), masked, params(seed=0))
+    assert (
+        moved["exit_2"]["classifier"]["kernel"]
+        and moved["stage_1"]["level_1"]["inverted_bottleneck"]["expand"]["kernel"]
+    )
+
+
+def test_result_does_not_depend_on_the_number_of_devices():
+    space = SearchSpace(NET)
+    subnets = [space.sample(jax.random.key(step), 2) for step in range(5)]
+    one, losses_of_one = Setting(1).train("masked", subnets)
+    four, losses_of_four = Setting(4).train("masked", subnets)
+    np.testing.assert_allclose(losses_of_one, losses_of_four, rtol=1e-5)
+    assert_same(one, four, 1e-5)
+
+
+def test_phase_full_does_not_depend_on_the_number_of_devices():
+    assert_same(Setting(1).train_full(5), Setting(4).train_full(5), 1e-5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_draws_are_in_the_space_and_reproducible(engine):
+    space = SearchSpace(NET).restrict(kernel=(5, 3), height=(4, 3))
+    draw = ENGINES[engine](Setting(1).steps).draw
+    drawn = draw(jax.random.key(3), space, 50).subnets()
+    assert drawn == draw(jax.random.key(3), space, 50).subnets()
+    assert drawn != draw(jax.random.key(4), space, 50).subnets()
+    assert all(space.contains(subnet) for subnet in drawn)
+    assert {s.height for s in drawn} == {4, 3}
+    assert all(len(set(s.kernel)) == 1 for s in drawn) == (engine == "static")
