@@ -5,7 +5,7 @@ and the ensemble of the exits with them.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +87,9 @@ class Evaluator:
         dataset: what on.
         data: its images and labels, on the devices.
         seed: of the choice and augmentation of the recalibration images.
+
+    Attributes:
+        recalibration_indices: which images BN statistics are recomputed from, int32 [batches, batch size].
     """
 
     def __init__(self, steps: Steps, evaluation: Evaluation, dataset: Dataset, data: Images, seed: int):
@@ -106,7 +109,7 @@ class Evaluator:
                 f"{min(evaluation.recalibration_images, len(train))} images to recalibrate with"
             )
         chosen = np.random.default_rng([seed, 0x5EED]).permutation(train)[:wanted]
-        self._recalibration = chosen.reshape(-1, size).astype(np.int32)
+        self.recalibration_indices = chosen.reshape(-1, size).astype(np.int32)
         self._key = jax.random.fold_in(jax.random.key(seed), 0x5EED)
 
     def score(
@@ -155,10 +158,10 @@ class Evaluator:
         stats = steps.programs.run(
             f"recalibrate r{resolution} s{len(trunks)}",
             lambda: jax.jit(self._recalibrate(resolution)),
-            *(params, self._data, choices, self._recalibration, self._key),
+            *(params, self._data, choices, self.recalibration_indices, self._key),
         )
         total = 0
-        for indices, counted in self._batches(split):
+        for indices, counted in self.batches(split):
             total += steps.programs.run(
                 f"test r{resolution} s{len(trunks)}",
                 lambda: steps.pmap(self._test(resolution), (None, None, None, None, 0, 0), None),
@@ -166,8 +169,12 @@ class Evaluator:
             )
         return tuple(np.asarray(total))
 
-    def _batches(self, split):
-        """Index arrays [devices, b] of one shape, and which of them count: the last batch is filled up."""
+    def batches(self, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The images of a split in batches of one shape.
+
+        Yields:
+            Indices, int32 [devices, b], and which of them count, bool: the last batch is filled up.
+        """
         indices = self._dataset.splits[split].astype(np.int32)
         num_devices = len(self._steps.devices)
         size = -(-self._evaluation.batch_size // num_devices) * num_devices

@@ -1,13 +1,11 @@
-"""Compiled programs for tests that run many of them.
-
-Compiling takes most of the tests' time. Without optimisation it takes half as long; the numbers agree as well.
-"""
+"""Programs for tests that compile many of them, without optimisation, which takes a quarter of the time."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 
+from ofav2_jax.losses import smoothed_cross_entropy, soft_target_cross_entropy
 from ofav2_jax.programs import quick_compiler_options
 
 quick_jit = functools.partial(jax.jit, compiler_options=quick_compiler_options())
@@ -35,23 +33,15 @@ def masked_recalibrate(net, variables, batches, choices):
     total, num_images = None, 0
     for images in batches:
         num_images += len(images)
-        stats = jax.tree.map(lambda v: v * len(images), _statistics(net, variables, images, choices))  # noqa: B023
-        total = stats if total is None else jax.tree.map(jnp.add, total, stats)
+        stats = _statistics(net, variables, images, choices)
+        weighted = jax.tree.map(functools.partial(jnp.multiply, len(images)), stats)
+        total = weighted if total is None else jax.tree.map(jnp.add, total, weighted)
     return {**variables, "batch_stats": jax.tree.map(lambda v: v / num_images, total)}
-
-
-def distillation_loss(logits, labels, teacher_logits):
-    """The reference's loss: cross-entropy with label smoothing 0.1 plus soft-target cross-entropy."""
-    num_classes = logits.shape[-1]
-    targets = 0.9 * jax.nn.one_hot(labels, num_classes, dtype=logits.dtype) + 0.1 / num_classes
-    targets = targets + jax.nn.softmax(teacher_logits)
-    return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1))
 
 
 def _loss(params, net, batch_stats, images, choices, labels, teacher_logits):
     logits = net.apply({"params": params, "batch_stats": batch_stats}, images, choices, train=True)
-    num_classes = logits.shape[-1]
-    return distillation_loss(logits.reshape(-1, num_classes), labels, teacher_logits)
+    return jnp.mean(smoothed_cross_entropy(logits, labels, 0.1) + soft_target_cross_entropy(logits, teacher_logits))
 
 
 # One traced subnet (S = 1): the reference has a gradient for each subnet by itself.

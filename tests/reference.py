@@ -74,7 +74,7 @@ class Reference:
 
     def select(self, kind: str, resolution: int | None = None) -> list[dict[str, Any]]:
         """The cases of a kind; skips the test if `golden/` holds none."""
-        found = [c for c in self.cases if c["kind"] == kind and resolution in (None, c["resolution"])]
+        found = [c for c in self.cases if c["kind"] == kind and resolution in (None, c.get("resolution"))]
         if not found:
             pytest.skip(f"no case {kind!r} at resolution {resolution}: {_absent()}")
         return found

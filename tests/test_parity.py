@@ -142,7 +142,7 @@ def test_static_training_logits(network):
         assert_logits([logits], [case], reference)
 
 
-@pytest.mark.parametrize("network", FEW)
+@pytest.mark.parametrize("network", ONE)
 def test_recalibration_weighs_batches_by_their_sizes(network):
     reference = load(network)
     for case in reference.select("recal_static"):

@@ -114,11 +114,12 @@ def train_images(
     _, height, width, _ = images.shape
 
     def matrices(key):
-        top, left, crop_h, crop_w = random_crop_box(key, height, width, augmentation)
+        crop_key, flip_key = jax.random.split(key)
+        top, left, crop_h, crop_w = random_crop_box(crop_key, height, width, augmentation)
         rows = resize_weights(height, top, crop_h, resolution)
         columns = resize_weights(width, left, crop_w, resolution)
         if augmentation.flip:
-            mirrored = jax.random.bernoulli(jax.random.fold_in(key, 1))
+            mirrored = jax.random.bernoulli(flip_key)
             columns = jnp.where(mirrored, columns[::-1], columns)
         return rows, columns
 

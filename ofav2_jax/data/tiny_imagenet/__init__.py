@@ -1,0 +1,1 @@
+"""Tiny ImageNet for TensorFlow Datasets; importing `.tiny_imagenet` registers the builder."""

@@ -1,0 +1,309 @@
+"""Loading data sets through TFDS, and the cache of decoded images, with miniature data sets of noise."""
+
+import importlib.util
+import io
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from ofav2_jax.data import image_cache, tfds_source
+from ofav2_jax.data.tfds_source import load_tfds
+from ofav2_jax.data.tiny_imagenet.tiny_imagenet import TinyImagenet
+
+REAL_ARCHIVE = Path(__file__).parents[2].parent / "shared" / "data" / "tiny-imagenet-200.tar.xz"
+
+
+def encoded(pixels, file_format="PNG"):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, file_format)
+    return file.getvalue()
+
+
+def noise(seed, height=32, width=32):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+class NoiseImages(tfds.core.GeneratorBasedBuilder):
+    """24 images of 4 classes for training, 8 for testing; what the tests change is a class attribute."""
+
+    VERSION = tfds.core.Version("1.2.3")
+    splits = {"train": 24, "test": 8}
+    features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=4)}
+    supervised_keys = ("image", "label")
+    image = staticmethod(lambda number: encoded(noise(number)))
+    label = staticmethod(lambda number: number % 4)
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict({**self.features, "id": tfds.features.Text()}),
+            supervised_keys=self.supervised_keys,
+        )
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split, count) for split, count in self.splits.items()}
+
+    def _generate_examples(self, split, count):
+        image_key, label_key = self.features
+        for i in range(count):
+            number = i + (1000 if split != "train" else 0)
+            yield number, {image_key: self.image(number), label_key: self.label(number), "id": str(number)}
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(name="noise_images", **arguments):
+        arguments = {
+            "data_dir": tmp_path / "tfds",
+            "cache_dir": tmp_path / "cache",
+            "base_resolution": 32,
+            "seed": 0,
+            **arguments,
+        }
+        return load_tfds(name, **arguments)
+
+    return load
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Counts the decoded images."""
+    count = []
+    decode = tfds_source._decode_image
+    monkeypatch.setattr(tfds_source, "_decode_image", lambda *args: count.append(1) or decode(*args))
+    return count
+
+
+def test_images_and_labels_are_those_of_the_splits(load):
+    dataset = load()
+    images = {noise(number).tobytes(): number for number in [*range(24), *range(1000, 1008)]}
+    numbers = np.array([images[image.tobytes()] for image in dataset.images])
+    assert dataset.images.dtype == np.uint8 and dataset.images.shape == (32, 32, 32, 3)
+    assert dataset.labels.dtype == np.int32 and np.array_equal(dataset.labels, numbers % 4)
+    assert sorted(numbers[dataset.splits["test"]]) == list(range(1000, 1008))
+    trained_on = np.concatenate([dataset.splits["train"], dataset.splits["validation"]])
+    assert sorted(numbers[trained_on]) == list(range(24))
+    assert all(indices.dtype == np.int32 for indices in dataset.splits.values())
+    assert (dataset.name, dataset.num_classes, dataset.flip) == ("noise_images", 4, True)
+    assert dataset.normalisation == tfds_source.TINY_IMAGENET_NORMALISATION
+
+
+def test_validation_images_are_drawn_class_by_class_by_seed(load):
+    one, same, other = (
+        load(validation_fraction=0.3),
+        load(validation_fraction=0.3),
+        load(validation_fraction=0.3, seed=1),
+    )
+    for dataset in (one, other):
+        assert np.bincount(dataset.labels[dataset.splits["validation"]]).tolist() == [2, 2, 2, 2]
+    assert np.array_equal(one.splits["validation"], same.splits["validation"])
+    assert not np.array_equal(one.splits["validation"], other.splits["validation"])
+    assert np.array_equal(one.splits["test"], other.splits["test"])
+
+
+def test_second_load_does_not_decode(load, decoded, tmp_path):
+    first = load()
+    assert len(decoded) == 32
+    (tmp_path / "tfds").rename(tmp_path / "away")
+    second = load()
+    assert len(decoded) == 32
+    assert np.array_equal(first.images, second.images) and np.array_equal(first.labels, second.labels)
+    assert isinstance(second.images, np.memmap) and not second.images.flags.writeable
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {
+        "noise_images-1.2.3-32",
+        "noise_images-1.2.3-32.lock",
+    }
+
+
+def test_first_classes_are_kept_in_a_compact_array(load, decoded):
+    whole, part = load(), load(num_classes=2)
+    assert len(decoded) == 32
+    assert part.num_classes == 2 and set(part.labels) == {0, 1}
+    assert not isinstance(part.images, np.memmap) and len(part.images) == 16
+    for split, count in (("train", 10), ("validation", 2), ("test", 4)):
+        assert len(part.splits[split]) == count
+        chosen = whole.splits[split][whole.labels[whole.splits[split]] < 2]
+        assert np.array_equal(part.images[part.splits[split]], whole.images[chosen])
+        assert np.array_equal(part.labels[part.splits[split]], whole.labels[chosen])
+    assert load(num_classes=4).num_classes == 4
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"num_classes": 5}, "num_classes=5 is not allowed; noise_images has 1 to 4"),
+        ({"num_classes": 0}, "num_classes=0 is not allowed; noise_images has 1 to 4"),
+        ({"base_resolution": 0}, "base_resolution=0 is not allowed; it must be at least 1"),
+        ({"validation_fraction": 1.0}, r"validation_fraction=1.0 is not allowed; it must be in \(0, 1\)"),
+        ({"archive": "a.zip"}, "archive='a.zip' goes with 'tiny_imagenet' only, not with 'noise_images'"),
+        ({"test_split": "dev"}, "noise_images/1.2.3 has the splits train, test; a split 'dev' is needed to test on"),
+        ({"name": "noice"}, "data set 'noice' is unknown to TensorFlow Datasets .*catalog lists the names"),
+    ],
+)
+def test_arguments_that_are_not_allowed_are_named(load, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load(**arguments)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"splits": {"train": 4}}, "has the splits train; a split test or validation is needed to test on"),
+        ({"splits": {"test": 4}}, "has the splits test; a split 'train' is needed"),
+        (
+            {"features": {"image": tfds.features.Image(), "label": tfds.features.Scalar(np.int64)}},
+            "is not for image classification: it needs an 8-bit image and a class label, named by its "
+            "supervised_keys or 'image' and 'label'; its features are image, label, id",
+        ),
+        (
+            {
+                "features": {
+                    "picture": tfds.features.Image(),
+                    "kind": tfds.features.ClassLabel(num_classes=4),
+                },
+                "supervised_keys": None,
+            },
+            "its features are picture, kind, id",
+        ),
+        ({"label": staticmethod(lambda number: -1 if number >= 1000 else 0)}, "split 'test' .* without a label"),
+    ],
+)
+def test_data_sets_that_do_not_fit_are_refused(load, monkeypatch, tmp_path, changes, message):
+    for name, value in changes.items():
+        monkeypatch.setattr(NoiseImages, name, value)
+    with pytest.raises(ValueError, match=message):
+        load()
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["noise_images-1.2.3-32.lock"]
+
+
+def test_validation_split_is_tested_on_where_there_is_no_test_split(load, monkeypatch):
+    monkeypatch.setattr(NoiseImages, "splits", {"train": 24, "validation": 4})
+    assert len(load().splits["test"]) == 4
+
+
+def test_test_split_can_be_chosen(load, monkeypatch):
+    monkeypatch.setattr(NoiseImages, "splits", {"train": 24, "validation": 4, "test": 8})
+    assert len(load().splits["test"]) == 8
+    assert len(load(test_split="validation").splits["test"]) == 4
+
+
+def test_keys_are_those_of_the_supervised_keys(load, monkeypatch):
+    features = {"picture": tfds.features.Image(), "kind": tfds.features.ClassLabel(num_classes=4)}
+    monkeypatch.setattr(NoiseImages, "features", features)
+    monkeypatch.setattr(NoiseImages, "supervised_keys", ("picture", "kind"))
+    assert load().num_classes == 4
+
+
+def test_other_sizes_are_resized_and_their_centre_taken(load, monkeypatch):
+    monkeypatch.setattr(NoiseImages, "image", staticmethod(lambda number: encoded(noise(0, 40, 60))))
+    dataset = load(base_resolution=20)
+    centre = Image.fromarray(noise(0, 40, 60)[:, 10:50])
+    assert np.array_equal(dataset.images[0], np.asarray(centre.resize((20, 20), Image.Resampling.BILINEAR)))
+
+
+def test_grey_and_transparent_images_become_rgb(load, monkeypatch):
+    grey, alpha = noise(0)[..., 0], np.dstack([noise(1), noise(2)[..., :1]])
+    pictures = staticmethod(lambda number: encoded(grey) if number % 2 else encoded(alpha))
+    monkeypatch.setattr(NoiseImages, "image", pictures)
+    dataset = load()
+    for image, label in zip(dataset.images, dataset.labels):
+        assert np.array_equal(image, np.stack([grey] * 3, -1) if label % 2 else alpha[..., :3])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is there")
+def test_says_when_preparing_needs_tensorflow(load, monkeypatch):
+    monkeypatch.setattr(NoiseImages, "image", staticmethod(noise))
+    with pytest.raises(ImportError, match="noise_images/1.2.3 is not prepared in .* without TensorFlow"):
+        load()
+
+
+def damage(change):
+    def apply(folder):
+        info = json.loads((folder / "info.json").read_text())
+        change(info)
+        (folder / "info.json").write_text(json.dumps(info))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda folder: (folder / "info.json").unlink(),
+        lambda folder: (folder / "info.json").write_text("{"),
+        lambda folder: (folder / "info.json").write_text("[]"),
+        lambda folder: (folder / "images.npy").write_bytes(b""),
+        lambda folder: (folder / "images.npy").write_bytes((folder / "images.npy").read_bytes()[:-1]),
+        lambda folder: np.save(folder / "images.npy", np.zeros((32, 32, 32, 3), np.uint8)),
+        lambda folder: np.save(folder / "images.npy", np.zeros((8, 32, 32, 3), np.uint8)),
+        lambda folder: np.save(folder / "labels.npy", np.zeros(32, np.int32)),
+        lambda folder: np.save(folder / "labels.npy", np.array([None] * 32), allow_pickle=True),
+        damage(lambda info: info.update(name="other/1.2.3")),
+        damage(lambda info: info.update(version="0.0.1")),
+        damage(lambda info: info.update(num_train=3)),
+        damage(lambda info: info.pop("digests")),
+    ],
+)
+def test_a_damaged_or_foreign_cache_is_written_again(load, decoded, tmp_path, caplog, harm):
+    whole = load()
+    images = np.array(whole.images)
+    harm(tmp_path / "cache" / "noise_images-1.2.3-32")
+    with caplog.at_level(logging.WARNING):
+        again = load()
+    assert "noise_images-1.2.3-32 cannot be used" in caplog.text and "decoding again" in caplog.text
+    assert len(decoded) == 64 and np.array_equal(again.images, images)
+    assert np.array_equal(again.labels, whole.labels)
+
+
+def test_what_a_killed_process_left_is_replaced(load, tmp_path):
+    left = tmp_path / "cache" / "noise_images-1.2.3-32.incomplete"
+    left.mkdir(parents=True)
+    (left / "images.npy").write_bytes(b"half")
+    assert len(load().images) == 32 and not left.exists()
+
+
+def test_an_interrupted_decoding_leaves_nothing(load, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_cache, "_digests", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        load()
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["noise_images-1.2.3-32.lock"]
+
+
+def test_cache_is_in_the_users_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert image_cache.default_cache_dir() == tmp_path / "ofav2_jax"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert image_cache.default_cache_dir() == tmp_path / ".cache" / "ofav2_jax"
+
+
+def test_tiny_imagenet_from_a_local_archive(load, tmp_path, monkeypatch):
+    test_tiny_imagenet = pytest.importorskip("test_tiny_imagenet")
+    monkeypatch.setattr(TinyImagenet, "_contents", test_tiny_imagenet.CONTENTS)
+    tree = test_tiny_imagenet.mini_tree()
+    archive = test_tiny_imagenet.write_zip(tmp_path / "a.zip", tree)
+    dataset = load("tiny_imagenet", archive=archive, base_resolution=64, validation_fraction=0.25)
+    assert {split: len(indices) for split, indices in dataset.splits.items()} == {
+        "train": 9,
+        "validation": 3,
+        "test": 6,
+    }
+    grey = np.asarray(Image.open(io.BytesIO(tree[test_tiny_imagenet.GREY])))
+    labels = {image.tobytes(): label for image, label in zip(dataset.images, dataset.labels)}
+    assert labels[np.stack([grey] * 3, -1).tobytes()] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL_ARCHIVE.exists(), reason="the real archive is not there")
+def test_real_archive(load):
+    dataset = load("tiny_imagenet", archive=REAL_ARCHIVE, base_resolution=64)
+    counts = {split: np.bincount(dataset.labels[indices]) for split, indices in dataset.splits.items()}
+    assert {split: set(count) for split, count in counts.items()} == {"train": {425}, "validation": {75}, "test": {50}}
+    pixels = dataset.images[::10] / np.float32(255)
+    assert np.allclose(pixels.mean((0, 1, 2)), dataset.normalisation.mean, atol=0.01)
+    assert np.allclose(pixels.std((0, 1, 2)), dataset.normalisation.std, atol=0.01)

@@ -1,0 +1,117 @@
+"""Reading PyTorch state dicts: what fits is read completely, what does not is named."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from ofav2_jax import Subnet, SuperNet
+from ofav2_jax.interop.torch import load_torch, to_torch
+from ofav2_jax.network import NETWORKS
+from tests.reference import load
+
+STEM = "head_stage.first_conv.conv.weight"
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return load("ee_dp")
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_round_trip(network):
+    reference = load(network)
+    variables = reference.variables()
+    state = to_torch(variables, reference.net())
+    assert state.keys() == reference.state.keys()
+    for name, value in reference.state.items():
+        np.testing.assert_array_equal(state[name], value, err_msg=name)
+
+
+def test_variables_have_the_form_of_created_ones(reference):
+    def init(key):
+        return reference.net().init(key, jnp.zeros((1, 48, 48, 3)), Subnet.uniform())
+
+    created = jax.eval_shape(init, jax.random.key(0))
+    loaded = jax.eval_shape(reference.variables)
+    assert jax.tree.structure(loaded) == jax.tree.structure(created)
+    assert jax.tree.leaves(loaded) == jax.tree.leaves(created)
+
+
+def test_file_and_mapping_agree(reference, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(reference.state, path)
+    for source in (path, str(path)):
+        loaded = load_torch(source, reference.net())
+        jax.tree.map(np.testing.assert_array_equal, loaded, reference.variables())
+
+
+def test_float64_stays_float64_where_jax_has_it(reference):
+    state = {name: value.astype(np.float64) for name, value in reference.state.items()}
+    assert {v.dtype for v in jax.tree.leaves(load_torch(state, reference.net()))} == {np.dtype(np.float32)}
+    with jax.enable_x64(True):
+        assert {v.dtype for v in jax.tree.leaves(load_torch(state, reference.net()))} == {np.dtype(np.float64)}
+
+
+def test_batch_counters_are_ignored(reference):
+    state = {**reference.state, "head_stage.first_conv.bn.num_batches_tracked": np.zeros((), np.int64)}
+    load_torch(state, reference.net())
+
+
+class Tensor:
+    """What matters of a PyTorch tensor that requires a gradient."""
+
+    def __init__(self, value):
+        self._value = value
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return self._value
+
+
+def test_tensors(reference):
+    loaded = load_torch({name: Tensor(value) for name, value in reference.state.items()}, reference.net())
+    np.testing.assert_array_equal(
+        loaded["params"]["stem_conv"]["kernel"], np.transpose(reference.state[STEM], (2, 3, 1, 0))
+    )
+
+
+def test_state_dict_of_another_network(reference):
+    # ee_dp's levels are called layers_blocks, ee_b's layers: most names are missing, most are unexpected.
+    message = (
+        r"does not fit network='ee_b', width_multiplier=0.25, num_classes=10: "
+        r"\d+ missing: body_stages.*layers\..*, \.\.\.; \d+ unexpected: body_stages\.0\.layers_blocks.*, \.\.\.$"
+    )
+    with pytest.raises(ValueError, match=message) as error:
+        load_torch(reference.state, SuperNet("ee_b", 0.25, 10))
+    assert len(str(error.value)) < 1500
+
+
+def test_state_dict_of_another_size(reference):
+    with pytest.raises(ValueError, match=r"10 of another shape: .*linear\.bias \(10,\) instead of \(7,\)"):
+        load_torch(reference.state, SuperNet("ee_dp", 0.25, 7))
+
+
+def test_missing_unexpected_and_misshapen_are_all_named(reference):
+    state = {**reference.state, "surprise": np.zeros(3), STEM: np.zeros((8, 3, 5, 5))}
+    del state["exit_stages.0.classifier.linear.bias"]
+    with pytest.raises(ValueError) as error:
+        load_torch(state, reference.net())
+    for part in (
+        "1 missing: exit_stages.0.classifier.linear.bias",
+        "1 unexpected: surprise",
+        f"1 of another shape: {STEM} (8, 3, 5, 5) instead of (8, 3, 3, 3)",
+    ):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.pt", "weights"])
+def test_pickled_files_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="can execute code: convert it with safetensors"):
+        load_torch(tmp_path / name, SuperNet("ee_dp"))
