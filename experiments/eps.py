@@ -75,7 +75,7 @@ def _writable_directory(name: str) -> Path:
 
 def _cache_programs() -> None:
     """Keeps compiled programs between runs, in the user's cache directory unless JAX is told otherwise."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "ofav2_jax" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -144,9 +144,9 @@ class Evaluator:
             trunk = dataclasses.replace(subnet, height=Subnet.uniform().height)
             # After the exits, the ensemble.
             row = len(exits) if ensemble else exits.index(subnet.height - 1)
-            top1, top5 = (float(counts[row] * percent) for counts in correct[trunk])
+            in_top1, in_top5 = (float(counts[row]) * percent for counts in correct[trunk])
             cost = count(self._net, subnet, resolution, all_exits=ensemble and self._net.spec.early_exits)
-            scores.append(Score(subnet, resolution, ensemble, top1, top5, cost.macs, cost.params))
+            scores.append(Score(subnet, resolution, ensemble, in_top1, in_top5, cost.macs, cost.params))
         return scores
 
     def _correct(

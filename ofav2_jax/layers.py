@@ -1,8 +1,9 @@
 """Elastic layers: each takes a choice as an int, and slices, or as an array over S subnets, and masks.
 
-Activations are [S, B, H, W, C] throughout. A static subnet has S = 1; so has everything before the first
-choice of traced subnets, which is therefore computed once. Where a layer's channels are cut, it takes the
-leading ones: how many is read off its input.
+Activations are [C, S, B, H, W] throughout: a 1x1 convolution is then one matrix product without a transpose, also
+in the backward pass, a depthwise convolution a batch of them, and what batch norm sums is contiguous. A static
+subnet has S = 1; so has everything before the first choice of traced subnets, which is therefore computed once.
+Where a layer's channels are cut, it takes the leading ones: how many is read off its input.
 """
 
 import functools
@@ -45,11 +46,6 @@ DERIVATIVES: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def is_static(choice: Any) -> bool:
-    """Whether a choice is an int, as opposed to an array over subnets."""
-    return isinstance(choice, int)
-
-
 def pick(choice: jax.Array, options: dict[int, Any]) -> jax.Array:
     """For each of S traced choices its option, an int or an array of a common shape.
 
@@ -69,16 +65,16 @@ def pick(choice: jax.Array, options: dict[int, Any]) -> jax.Array:
 
 
 def prefix(choice: int | jax.Array, widths: dict[int, int]) -> int | jax.Array:
-    """The active leading channels: how many (static), or a mask bool [S, 1, 1, 1, largest width] (traced)."""
-    if is_static(choice):
+    """The active leading channels: how many (static), or a mask bool [largest width, S, 1, 1, 1] (traced)."""
+    if isinstance(choice, int):
         return widths[choice]
     active = pick(choice, widths)
-    return (jnp.arange(max(widths.values())) < active[:, None])[:, None, None, None]
+    return (jnp.arange(max(widths.values()))[:, None] < active)[..., None, None, None]
 
 
 def apply_mask(x: jax.Array, width: int | jax.Array) -> jax.Array:
     """Zeroes the inactive channels; a static width has none."""
-    return x if is_static(width) else x * width.astype(x.dtype)
+    return x if isinstance(width, int) else x * width.astype(x.dtype)
 
 
 class PointwiseConv(nn.Module):
@@ -102,10 +98,11 @@ class PointwiseConv(nn.Module):
             self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
 
     def __call__(self, x: jax.Array, width: int | jax.Array | None = None) -> jax.Array:
-        """Maps [..., c] to [..., d], with c <= in_channels; d is `width` where that is an int, else features."""
+        """Maps [c, ...] to [d, ...], with c <= in_channels; d is `width` where that is an int, else features."""
         features = width if isinstance(width, int) else self.features
-        y = x.astype(self.dtype) @ self.kernel[: x.shape[-1], :features].astype(self.dtype)
-        return y + self.bias[:features].astype(self.dtype) if self.use_bias else y
+        kernel = self.kernel[: x.shape[0], :features].astype(self.dtype)
+        y = jnp.tensordot(kernel, x.astype(self.dtype), axes=(0, 0))
+        return y + _along_channels(self.bias[:features].astype(self.dtype), y.ndim) if self.use_bias else y
 
 
 class BatchNorm(nn.Module):
@@ -136,8 +133,8 @@ class BatchNorm(nn.Module):
             self.variable("batch_stats", "var", jnp.ones, (self.features,))
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalises [S, B, H, W, c], c <= features, by the batch's statistics or the stored ones."""
-        channels = x.shape[-1]
+        """Normalises [c, S, B, H, W], c <= features, by the batch's statistics or the stored ones."""
+        channels = x.shape[0]
         scale, bias = self.scale[:channels], self.bias[:channels]
         if train:
             y, mean, var = _normalise_by_batch(x, scale, bias, self.activation, self.axis_name)
@@ -146,41 +143,43 @@ class BatchNorm(nn.Module):
                 self._store("var", var)
         else:
             mean, var = (
-                jnp.atleast_2d(self.get_variable("batch_stats", name))[:, :channels] for name in ("mean", "var")
+                jnp.atleast_2d(self.get_variable("batch_stats", name))[:, :channels].T for name in ("mean", "var")
             )
             y = ACTIVATIONS[self.activation](_normalise(x, mean, lax.rsqrt(var + BATCH_NORM_EPSILON), scale, bias))
         return y.astype(self.dtype)
 
     def _store(self, name, value):
-        if value.shape[0] == 1:
-            value = value[0]
+        if value.shape[1] == 1:
+            value = value[:, 0]
             if value.shape[0] < self.features:
                 value = self.get_variable("batch_stats", name).at[: value.shape[0]].set(value)
+        else:
+            value = value.T
         self.put_variable("batch_stats", name, value)
 
 
-def _per_channel(values: jax.Array) -> jax.Array:
-    """[S, C] to [S, 1, 1, 1, C]."""
-    return values[:, None, None, None]
+def _along_channels(values: jax.Array, ndim: int) -> jax.Array:
+    """[C] or [C, S] with trailing axes of length 1, `ndim` in all."""
+    return values.reshape(*values.shape, *(1,) * (ndim - values.ndim))
 
 
-def _average(values: jax.Array, axis_name: str | None) -> jax.Array:
-    """Mean of [S, B, H, W, C] over images, pixels and devices: [S, C]."""
-    return _over_devices(jnp.mean(values, axis=(1, 2, 3)), axis_name)
-
-
-def _over_devices(mean, axis_name):
+def _over_devices(mean: jax.Array, axis_name: str | None) -> jax.Array:
     return lax.pmean(mean, axis_name) if axis_name else mean
 
 
+def _average(values: jax.Array, axis_name: str | None) -> jax.Array:
+    """Mean of [C, S, B, H, W] over images, pixels and devices: [C, S]."""
+    return _over_devices(jnp.mean(values, axis=(2, 3, 4)), axis_name)
+
+
 def _normalise(x, mean, inverse_std, scale, bias):
-    gain = scale * inverse_std
-    return x * _per_channel(gain) + _per_channel(bias - mean * gain)
+    gain = scale[:, None] * inverse_std
+    return x * _along_channels(gain, 5) + _along_channels(bias[:, None] - mean * gain, 5)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _normalise_by_batch(x, scale, bias, activation, axis_name):
-    """activation(batch norm of x), and the batch's mean and variance [S, C], which carry no gradient.
+    """activation(batch norm of x), and the batch's mean and variance [C, S], which carry no gradient.
 
     Its own gradient, because what automatic differentiation keeps for the backward pass is several arrays of
     the size of x where x itself suffices; that halves a step's memory traffic and its compile time.
@@ -192,7 +191,7 @@ def _normalise_by_batch_fwd(x, scale, bias, activation, axis_name):
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = _average(wide, axis_name)
     # Two passes: E[x^2] - E[x]^2 cancels where the mean is large.
-    var = _average(jnp.square(wide - _per_channel(mean)), axis_name)
+    var = _average(jnp.square(wide - _along_channels(mean, 5)), axis_name)
     inverse_std = lax.rsqrt(var + BATCH_NORM_EPSILON)
     y = ACTIVATIONS[activation](_normalise(wide, mean, inverse_std, scale, bias)).astype(x.dtype)
     return (y, mean, var), (x, scale, bias, mean, inverse_std)
@@ -201,15 +200,17 @@ def _normalise_by_batch_fwd(x, scale, bias, activation, axis_name):
 def _normalise_by_batch_bwd(activation, axis_name, residuals, cotangents):
     x, scale, bias, mean, inverse_std = residuals
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    unit = (wide - _per_channel(mean)) * _per_channel(inverse_std)
+    unit = (wide - _along_channels(mean, 5)) * _along_channels(inverse_std, 5)
     z = _normalise(wide, mean, inverse_std, scale, bias)
     dz = cotangents[0].astype(wide.dtype) * DERIVATIVES[activation](z)
-    sum_dz, sum_dz_unit = jnp.sum(dz, axis=(1, 2, 3)), jnp.sum(dz * unit, axis=(1, 2, 3))
-    num_pixels = math.prod(x.shape[1:4])
+    sum_dz, sum_dz_unit = jnp.sum(dz, axis=(2, 3, 4)), jnp.sum(dz * unit, axis=(2, 3, 4))
+    num_pixels = math.prod(x.shape[2:])
     through_mean = _over_devices(sum_dz / num_pixels, axis_name)
     through_std = _over_devices(sum_dz_unit / num_pixels, axis_name)
-    dx = (dz - _per_channel(through_mean) - unit * _per_channel(through_std)) * _per_channel(scale * inverse_std)
-    return dx.astype(x.dtype), jnp.sum(sum_dz_unit, axis=0), jnp.sum(sum_dz, axis=0)
+    dx = (dz - _along_channels(through_mean, 5) - unit * _along_channels(through_std, 5)) * _along_channels(
+        scale[:, None] * inverse_std, 5
+    )
+    return dx.astype(x.dtype), jnp.sum(sum_dz_unit, axis=1), jnp.sum(sum_dz, axis=1)
 
 
 _normalise_by_batch.defvjp(_normalise_by_batch_fwd, _normalise_by_batch_bwd)
@@ -248,22 +249,22 @@ class DepthwiseConv(nn.Module):
         return jnp.sqrt(2.0 / (k * k * features)) * jax.random.normal(key, shape)
 
     def __call__(self, x: jax.Array, choice: int | jax.Array | None = None) -> jax.Array:
-        """Convolves [S or 1, B, H, W, c], c <= features, with the kernel chosen by an int or ints [S]."""
-        kernel = self._chosen_kernel(choice, x.shape[-1])
-        x = jnp.broadcast_to(x, (kernel.shape[0], *x.shape[1:]))
+        """Convolves [c, S or 1, B, H, W], c <= features, with the kernel chosen by an int or ints [S]."""
+        kernel = jnp.moveaxis(self._chosen_kernel(choice, x.shape[0]), -1, 0)
+        x = jnp.broadcast_to(x, (x.shape[0], kernel.shape[1], *x.shape[2:]))
         return depthwise.depthwise_conv(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
 
     def _chosen_kernel(self, choice, channels):
+        """[S, k, k, c]."""
         kernel = self.kernel[..., :channels]
-        if not self.elastic:
-            return kernel[None]
-        if choice == 7 if is_static(choice) else False:
+        static = choice is None or isinstance(choice, int)
+        if static and choice in (None, 7):
             return kernel[None]
         five = (self.to_5 @ kernel[1:6, 1:6].reshape(25, channels)).reshape(5, 5, channels)
-        if choice == 5 if is_static(choice) else False:
+        if static and choice == 5:
             return five[None]
         three = (self.to_3 @ five[1:4, 1:4].reshape(9, channels)).reshape(3, 3, channels)
-        if is_static(choice):
+        if static:
             return three[None]
         padded = {7: kernel}
         for small in (five, three):
@@ -289,7 +290,7 @@ class SqueezeExcite(nn.Module):
         self.expand = PointwiseConv(self.hidden, self.features, use_bias=True, dtype=self.dtype)
 
     def __call__(self, x: jax.Array, hidden: int | jax.Array) -> jax.Array:
-        """Scales [S, B, H, W, c] channel by channel; `hidden` units are active (an int, or a mask)."""
-        pooled = jnp.mean(x, axis=(2, 3), keepdims=True)
+        """Scales [c, S, B, H, W] channel by channel; `hidden` units are active (an int, or a mask)."""
+        pooled = jnp.mean(x, axis=(3, 4), keepdims=True)
         units = apply_mask(nn.relu(self.reduce(pooled, hidden)), hidden)
-        return x * h_sigmoid(self.expand(units, x.shape[-1]))
+        return x * h_sigmoid(self.expand(units, x.shape[0]))

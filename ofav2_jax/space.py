@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -117,11 +117,11 @@ class Choices:
         height: int32 [S].
     """
 
-    kernel: jax.Array
-    expand: jax.Array
-    depth: jax.Array
-    level: jax.Array
-    height: jax.Array
+    kernel: Any
+    expand: Any
+    depth: Any
+    level: Any
+    height: Any
 
     @classmethod
     def stack(cls, subnets: Sequence[Subnet]) -> "Choices":
@@ -165,8 +165,8 @@ class Candidates:
         counts: for each choice how many of them are allowed.
     """
 
-    values: dict[str, jax.Array]
-    counts: dict[str, jax.Array]
+    values: Mapping[str, Any]
+    counts: Mapping[str, Any]
 
 
 def draw(key: jax.Array, candidates: Candidates, num_subnets: int) -> Choices:

@@ -72,8 +72,8 @@ class TrainState:
 class Images:
     """The whole data set on every device: uint8 images [N, H, W, 3], int32 labels [N]."""
 
-    images: jax.Array
-    labels: jax.Array
+    images: Any
+    labels: Any
 
 
 def decayed(params: Params) -> Params:
@@ -177,7 +177,7 @@ class Steps:
         of_subnet = jax.vmap(fold, (None, 0))(fold(key, 1), subnets)
         return jax.vmap(jax.vmap(fold, (None, 0)), (0, None))(of_subnet, self.places(num_images))
 
-    def ensemble(self, logits: jax.Array) -> jax.Array:
+    def ensemble(self, logits: Any) -> jax.Array:
         """The weighted sum over the leading axis, the exits; also what the teacher's soft targets come from."""
         return jnp.tensordot(jnp.asarray(self.output_weights, logits.dtype), logits, 1)
 

@@ -17,7 +17,6 @@ from ofav2_jax.layers import (
     SqueezeExcite,
     apply_mask,
     h_swish,
-    is_static,
     prefix,
 )
 from ofav2_jax.network import (
@@ -62,14 +61,13 @@ class StemConv(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        _, _, height, width, channels = images.shape
-        kernel = self.param(
-            "kernel", nn.initializers.he_normal(in_axis=(), out_axis=(0, 1, 3)), (3, 3, channels, self.features)
-        )
-        padded = jnp.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
-        shifts = [padded[:, :, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
-        patches = jnp.concatenate(shifts, axis=-1).astype(self.dtype)
-        return patches @ kernel.reshape(9 * channels, self.features).astype(self.dtype)
+        channels, _, _, height, width = images.shape
+        init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        kernel = self.param("kernel", init, (3, 3, channels, self.features))
+        padded = jnp.pad(images, ((0, 0), (0, 0), (0, 0), (1, 1), (1, 1)))
+        shifts = [padded[..., i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
+        patches = jnp.concatenate(shifts, axis=0).astype(self.dtype)
+        return jnp.tensordot(kernel.reshape(9 * channels, self.features).astype(self.dtype), patches, axes=(0, 0))
 
 
 class InvertedBottleneck(nn.Module):
@@ -135,7 +133,7 @@ class PointwiseBlock(nn.Module):
         self.bn = BatchNorm(self.channels, self.activation, self.axis_name, self.dtype)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        return self.bn(self.conv(x[:, :, :: self.stride, :: self.stride]), train)
+        return self.bn(self.conv(x[..., :: self.stride, :: self.stride]), train)
 
 
 class LightBlock(nn.Module):
@@ -160,15 +158,12 @@ class LightBlock(nn.Module):
 
 
 def _max_pool(x: jax.Array, window: int) -> jax.Array:
-    """Non-overlapping max-pool of [S, B, H, W, C] in ceil mode: an incomplete last window counts."""
-    pads = [(0, 0), (0, 0), (0, -x.shape[2] % window), (0, -x.shape[3] % window), (0, 0)]
+    """Non-overlapping max-pool of [..., H, W] in ceil mode: an incomplete last window counts."""
+    height, width = x.shape[-2:]
+    pads = [(0, 0)] * (x.ndim - 2) + [(0, -height % window), (0, -width % window)]
     x = jnp.pad(x, pads, constant_values=-jnp.inf)
-    s, b, height, width, channels = x.shape
-    x = x.reshape(s, b, height // window, window, width // window, window, channels)
-    pixels = [x[:, :, :, i, :, j] for i in range(window) for j in range(window)]
-    # Not jnp.max: its gradient counts the pixels equal to the maximum and divides by that. The count is 0, and
-    # the gradient NaN, where the compiler computes a pixel once more for the comparison and rounds differently.
-    return functools.reduce(lambda first, second: jnp.where(second > first, second, first), pixels)
+    rows, columns = (size // window for size in x.shape[-2:])
+    return x.reshape(*x.shape[:-2], rows, window, columns, window).max(axis=(-3, -1))
 
 
 class Level(nn.Module):
@@ -205,11 +200,11 @@ class Level(nn.Module):
         if not self.parallel:
             return blocks[4]()
         blocks |= {2: lambda: self.pointwise(x, train), 1: lambda: self.light(x, train)}
-        if is_static(choice.level):
+        if isinstance(choice.level, int):
             return sum(block() for bit, block in blocks.items() if choice.level & bit)
 
         def active(bit):
-            return (choice.level & bit > 0).astype(self.dtype)[:, None, None, None, None]
+            return (choice.level & bit > 0).astype(self.dtype)[:, None, None, None]
 
         return sum(active(bit) * block() for bit, block in blocks.items())
 
@@ -262,14 +257,14 @@ class Stage(nn.Module):
 
     def __call__(self, x: jax.Array, choices: Subnet | Choices, train: bool) -> jax.Array:
         depth = choices.depth[self.index] if isinstance(choices, Subnet) else choices.depth[:, self.index]
-        num_levels = depth if is_static(depth) else LEVELS_PER_STAGE
+        num_levels = depth if isinstance(depth, int) else LEVELS_PER_STAGE
         of_level = [choices.at(self.index, level) for level in range(num_levels)]
         first = self.level_1(x, of_level[0], train)
         if self.is_initializing():
             self.levels_2_to_4(first)
         y = [first, *self._following(first, of_level[1:], train)]
         outputs = {d: self._output(y, d) for d in ALLOWED["depth"] if d <= num_levels}
-        return outputs[depth] if is_static(depth) else _pick_rows(depth, outputs)
+        return outputs[depth] if isinstance(depth, int) else _pick_subnets(depth, outputs)
 
     def _output(self, y, depth):
         if not self.spec.dense_skips or depth == 2:
@@ -297,7 +292,7 @@ class Stage(nn.Module):
             y, stats = run(y, *xs)
             return y, (y, stats)
 
-        if not is_static(of_level[0].kernel):
+        if not isinstance(of_level[0].kernel, int):
             stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *of_level)
             _, (outputs, stats) = lax.scan(body, first, (variables, stacked, is_fourth))
         elif len(set(of_level)) == 1:
@@ -323,12 +318,12 @@ class Stage(nn.Module):
             self.levels_2_to_4.put_variable("batch_stats", name, values)
 
 
-def _pick_rows(choice: jax.Array, options: dict[int, jax.Array]) -> jax.Array:
-    """Row s of the option that subnet s chose; options are [S, ...] of one shape."""
+def _pick_subnets(choice: jax.Array, options: dict[int, jax.Array]) -> jax.Array:
+    """For each subnet the option that it chose; options are [C, S, ...] of one shape, choice is [S]."""
     keys = list(options)
     result = options[keys[0]]
     for key in keys[1:]:
-        result = jnp.where((choice == key).reshape(-1, *(1,) * (result.ndim - 1)), options[key], result)
+        result = jnp.where((choice == key).reshape(-1, *(1,) * (result.ndim - 2)), options[key], result)
     return result
 
 
@@ -351,11 +346,11 @@ class ExitHead(nn.Module):
         self.classifier = PointwiseConv(mixed, self.num_classes, True, self.dtype, kernel_init=uniform)
 
     def __call__(self, x: jax.Array, train: bool, keep: jax.Array | None, keep_rate: float) -> jax.Array:
-        """Logits [S, B, classes]; `keep` [S, B, at least the mixed width] says which features dropout keeps."""
+        """Logits [classes, S, B]; `keep` [at least the mixed width, S, B] says which features dropout keeps."""
         y = self.expand_bn(self.expand(x), train)
-        y = h_swish(self.mix(jnp.mean(y, axis=(2, 3))))
+        y = h_swish(self.mix(jnp.mean(y, axis=(3, 4))))
         if keep is not None:
-            y = jnp.where(keep[..., : y.shape[-1]], y / keep_rate, 0)
+            y = jnp.where(keep[: y.shape[0]], y / keep_rate, 0)
         return self.classifier(y)
 
 
@@ -451,9 +446,9 @@ class SuperNet(nn.Module):
             # One draw for all exits: each takes the leading features.
             shape = (max(self.channels.exits[stage][1] for stage in self.exit_stages),)
             draw = functools.partial(jax.random.bernoulli, p=1 - dropout_rate, shape=shape)
-            keep = jax.vmap(jax.vmap(draw))(dropout_keys)
+            keep = jnp.moveaxis(jax.vmap(jax.vmap(draw))(dropout_keys), -1, 0)
 
-        x = self.stem_bn(self.stem_conv(images[None]), train)
+        x = self.stem_bn(self.stem_conv(jnp.moveaxis(images, -1, 0)[:, None]), train)
         x = self.stem_block(x, train)
         logits = {}
         for stage in range(height):
@@ -464,8 +459,11 @@ class SuperNet(nn.Module):
 
         if all_exits:
             result = jnp.stack(list(logits.values()))
-            return result[:, 0] if static else result
-        return logits[height][0] if static else _pick_rows(choices.height, logits)
+        else:
+            result = logits[height] if static else _pick_subnets(choices.height, logits)
+        # [..., classes, S, B]
+        result = jnp.moveaxis(result, -3, -1)
+        return result[..., 0, :, :] if static else result
 
 
 def check_images(images: jax.Array) -> None:

@@ -57,8 +57,8 @@ def test_logits_after_sorting(network):
     reference = load(network)
     cases = [case for case in reference.select("sort") if case["id"].split("/")[1] in PHASES]
     for operation in PHASES:
-        # The two groups of the second phase are in no defined order where the reference has ties: see
-        # test_order_of_channels. The narrow subnets read the first group only, the maximal one is indifferent.
+        # The second group of the second phase has no defined order where the reference has ties, but of these
+        # subnets only the maximal one reads it, which is indifferent.
         chosen = [case for case in cases if case["id"].startswith(f"sort/{operation}/")]
         choices = Choices.stack([subnet_of(case) for case in chosen])
         logits = masked(reference.net(), sort(reference, operation), images(chosen[0]["input"]), choices)

@@ -77,7 +77,9 @@ class Setting:
         for step, subnets in enumerate(subnets_of_step):
             indices, key = self.batch(step)
             choices = Choices.stack(subnets)
-            self.state, metrics = engine.step(self.state, self.teacher, self.data, choices, indices, key, RATE, RESOLUTION)
+            self.state, metrics = engine.step(
+                self.state, self.teacher, self.data, choices, indices, key, RATE, RESOLUTION
+            )
             losses.append(float(metrics["loss"]))
         return jax.device_get(self.state.params), losses
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from ofav2_jax import Choices, SearchSpace, Subnet, SuperNet, forward, forward_exits, forward_masked, recalibrate
+from ofav2_jax.channels import variable_shapes
 from ofav2_jax.network import NETWORKS
 from tests.programs import masked, quick_jit, static
 from tests.reference import EARLY_EXIT_NETWORKS
 
-NUM_SUBNETS = 3
+NUM_SUBNETS = 2
 IMAGES = np.random.default_rng(0).normal(size=(4, 40, 40, 3))
 
 
@@ -21,12 +22,23 @@ def small_net(network, dtype=jnp.float32):
 
 
 def random_variables(net, dtype=jnp.float32):
-    """Variables of which none is neutral: batch norms and kernel matrices start as identities."""
-    variables = jax.jit(lambda key: net.init(key, jnp.zeros((1, 16, 16, 3)), Subnet.uniform()))(jax.random.key(0))
+    """Variables of which none is neutral, unlike those that a network starts with."""
     rng = np.random.default_rng(1)
-    noisy = jax.tree.map(lambda v: jnp.asarray(v + 0.1 * rng.uniform(-1, 1, v.shape), dtype), variables)
-    # Exits end in small logits that would hide errors in the body.
-    return noisy
+
+    def fill(path, leaf):
+        name, shape = path[-1].key, leaf.shape
+        if name == "kernel":
+            fan_in = 49 if path[-2].key == "depthwise" else shape[-2]
+            value = rng.normal(size=shape) * np.sqrt(2 / fan_in)
+        elif name.startswith("matrix"):
+            value = np.eye(shape[-1]) + 0.1 * rng.normal(size=shape)
+        elif name in ("scale", "var"):
+            value = rng.uniform(0.5, 1.5, shape)
+        else:
+            value = 0.2 * rng.normal(size=shape)
+        return jnp.asarray(value, dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, variable_shapes(net))
 
 
 def sampled(net, seed):
@@ -34,24 +46,23 @@ def sampled(net, seed):
 
 
 def assert_same(actual, expected):
-    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9 * np.max(np.abs(expected)))
+    # A bias before a batch norm has a gradient of exactly zero, up to rounding.
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["stored", "batch"])
-@pytest.mark.parametrize("network", ["ofa_mbv3", "ee_dp"])
-def test_masked_logits_equal_static_ones(network, train):
+def test_masked_logits_equal_static_ones(train):
     with jax.enable_x64(True):
-        net = small_net(network, jnp.float64)
+        net = small_net("ee_dp", jnp.float64)
         variables, subnets = random_variables(net, jnp.float64), sampled(net, seed=2)
         rows = masked(net, variables, IMAGES, Choices.stack(subnets), train=train)
         for row, subnet in zip(rows, subnets, strict=True):
             assert_same(row, static(net, variables, IMAGES, subnet, train=train))
 
 
-@pytest.mark.parametrize("network", ["se_d", "ee_p"])
-def test_masked_gradient_is_the_sum_of_static_ones(network):
+def test_masked_gradient_is_the_sum_of_static_ones():
     with jax.enable_x64(True):
-        net = small_net(network, jnp.float64)
+        net = small_net("se_dp", jnp.float64)
         variables, subnets = random_variables(net, jnp.float64), sampled(net, seed=3)
         # A loss whose gradient differs from logit to logit.
         weights = np.random.default_rng(4).normal(size=(NUM_SUBNETS, len(IMAGES), net.num_classes))
@@ -77,7 +88,7 @@ def test_other_subnets_compile_nothing():
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        logits = [forward_masked(net, variables, images, subnets) for subnets in (sampled(net, 5),)]
+        logits = [forward_masked(net, variables, images, sampled(net, 5))]
         assert any("compile" in event for event in events)
         others = sampled(net, 6)
         events.clear()

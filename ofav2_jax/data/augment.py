@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 # torchvision's RandomResizedCrop: tries before it falls back to a centre crop.
 _TRIES = 10
@@ -39,12 +40,13 @@ class Normalisation(NamedTuple):
         return (pixels / 255 - jnp.array(self.mean, pixels.dtype)) / jnp.array(self.std, pixels.dtype)
 
 
-def resize_weights(size: int, start: jax.Array, length: jax.Array, out_size: int) -> jax.Array:
+def resize_weights(size: int, start: ArrayLike, length: ArrayLike, out_size: int) -> jax.Array:
     """The matrix that resizes pixels [start, start + length) of a row of `size` pixels to `out_size`.
 
     Args:
         size: pixels in the row.
-        start, length: the crop, int or float scalars; nothing outside it is read.
+        start: of the crop, an int or float scalar; nothing outside the crop is read.
+        length: of the crop.
         out_size: pixels wanted.
 
     Returns:
@@ -71,7 +73,8 @@ def random_crop_box(key: jax.Array, height: int, width: int, augmentation: Augme
 
     Args:
         key: a typed PRNG key.
-        height, width: of the image.
+        height: of the image.
+        width: of the image.
         augmentation: the ranges of area and aspect ratio.
 
     Returns:
@@ -106,7 +109,8 @@ def train_images(
         images: uint8 [B, H, W, 3].
         keys: typed PRNG keys [B], one per image.
         resolution: R, of the result.
-        augmentation, normalisation: what to do.
+        augmentation: how to crop and flip.
+        normalisation: what to subtract and divide by.
 
     Returns:
         float32 [B, R, R, 3].

@@ -70,7 +70,8 @@ def cached_images(
 
     Args:
         directory: of this array alone.
-        name, version: of the data set.
+        name: of the data set.
+        version: of the data set.
         resolution: R, height and width of the images, pixels.
         open_source: called only if there is something to decode.
     """

@@ -164,7 +164,7 @@ def _open_source(builder, resolution: int, test_split: str | None) -> ImageSourc
             raise ValueError(f"split {splits[split]!r} of {name} has images without a label: choose another test_split")
         return images, labels
 
-    return ImageSource(tuple(map(len, records)), builder.info.features[label_key].num_classes, decode)
+    return ImageSource((len(records[0]), len(records[1])), builder.info.features[label_key].num_classes, decode)
 
 
 def _keys(info) -> tuple[str, str]:
@@ -204,8 +204,8 @@ def _test_split(name: str, splits: list[str], wanted: str | None) -> str:
 
 def _decode_image(encoded: bytes, resolution: int) -> np.ndarray:
     """uint8 [R, R, 3], grey images with three equal channels."""
-    with Image.open(io.BytesIO(encoded)) as image:
-        image = image.convert("RGB")
+    with Image.open(io.BytesIO(encoded)) as file:
+        image = file.convert("RGB")
         if image.size != (resolution, resolution):
             image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.BILINEAR)
         return np.asarray(image)

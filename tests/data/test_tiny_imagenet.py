@@ -10,61 +10,12 @@ import zipfile
 
 import numpy as np
 import pytest
+from miniature import CONTENTS, GREY, ROOT, WNIDS, jpeg, mini_tree, write_tar, write_zip
 from PIL import Image
 
 from ofav2_jax.data.tiny_imagenet import tiny_imagenet
-from ofav2_jax.data.tiny_imagenet.archive import Contents, published_contents
+from ofav2_jax.data.tiny_imagenet.archive import published_contents
 from ofav2_jax.data.tiny_imagenet.tiny_imagenet import TinyImagenet
-
-ROOT = "tiny-imagenet-200"
-WNIDS = ("n00000001", "n00000002", "n00000003")
-CONTENTS = Contents(WNIDS, train_images=4, validation_images=6, size=64)
-GREY = f"{ROOT}/train/n00000002/images/n00000002_1.JPEG"
-
-
-def jpeg(seed, mode="RGB", size=64):
-    shape = (size, size, 3) if mode == "RGB" else (size, size)
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8)).save(file, "JPEG")
-    return file.getvalue()
-
-
-def mini_tree():
-    """The files of a miniature archive, as published, by name."""
-    tree = {f"{ROOT}/wnids.txt": "\n".join(reversed(WNIDS)).encode() + b"\n", f"{ROOT}/words.txt": b"n00000001\tnoise"}
-    for number, wnid in enumerate(WNIDS):
-        tree[f"{ROOT}/train/{wnid}/{wnid}_boxes.txt"] = b"boxes"
-        for i in range(CONTENTS.train_images):
-            name = f"{ROOT}/train/{wnid}/images/{wnid}_{i}.JPEG"
-            tree[name] = jpeg(10 * number + i, "L" if name == GREY else "RGB")
-    annotations = []
-    for i in range(CONTENTS.validation_images):
-        tree[f"{ROOT}/val/images/val_{i}.JPEG"] = jpeg(100 + i)
-        annotations.append(f"val_{i}.JPEG\t{WNIDS[i % 3]}\t0\t0\t63\t63\n")
-    tree[f"{ROOT}/val/val_annotations.txt"] = "".join(annotations).encode()
-    tree[f"{ROOT}/test/images/test_0.JPEG"] = b"not looked at"
-    return tree
-
-
-def write_zip(path, tree):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.mkdir(ROOT)
-        for name, content in tree.items():
-            archive.writestr(name, content)
-    return path
-
-
-def write_tar(path, tree, prefix=""):
-    compression = path.suffix[1:] if path.suffix != ".tar" else ""
-    with tarfile.open(path, f"w:{compression}") as archive:
-        folder = tarfile.TarInfo(prefix + ROOT)
-        folder.type = tarfile.DIRTYPE
-        archive.addfile(folder)
-        for name, content in tree.items():
-            entry = tarfile.TarInfo(prefix + name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return path
 
 
 @pytest.fixture(autouse=True)
@@ -193,7 +144,7 @@ def test_wrong_contents_are_named(tmp_path, change, message):
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
-@pytest.mark.parametrize("kept", [0.0002, 0.4, 0.98])
+@pytest.mark.parametrize("kept", [0.0005, 0.4, 0.9])
 def test_truncated_archives_are_named(tmp_path, name, kept):
     write = write_zip if name == "a.zip" else write_tar
     archive = write(tmp_path / name, mini_tree())
@@ -206,7 +157,7 @@ def test_truncated_archives_are_named(tmp_path, name, kept):
         assert "truncated or damaged" in message
 
 
-@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar.xz"])
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
 def test_flipped_bits_are_noticed(tmp_path, name):
     archive = (write_zip if name == "a.zip" else write_tar)(tmp_path / name, mini_tree())
     content = bytearray(archive.read_bytes())
@@ -220,7 +171,7 @@ def test_something_else_and_nothing_are_refused(tmp_path):
     other = tmp_path / "a.txt"
     other.write_text("hello")
     assert refusal(tmp_path, other).endswith("is neither a zip nor a tar file")
-    with pytest.raises(FileNotFoundError, match="nowhere.zip is not a file"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.zip is not a file"):
         prepare(tmp_path, tmp_path / "nowhere.zip")
 
 
@@ -299,5 +250,5 @@ def test_a_download_with_another_checksum_is_refused_and_removed(tmp_path, serve
 
 
 def test_says_what_to_do_where_there_is_no_network(tmp_path, server):
-    with pytest.raises(ConnectionError, match="cannot be reached .*404.*: give a local copy of it as `archive`"):
+    with pytest.raises(ConnectionError, match=r"cannot be reached .*404.*: give a local copy of it as `archive`"):
         prepare(tmp_path, None)
