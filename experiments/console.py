@@ -99,9 +99,9 @@ class Console:
         """See `train.Reporter`."""
         self._clear()
         print(
-            f"{record['phase']:<10} epoch {record['epoch']:>3}  "
-            f"loss {record['loss']:.3f}  top-1 {100 * record['top1']:5.1f}  validation {record['validation_top1']:5.1f}  rate {record['learning_rate']:.2g}  "
-            f"{record['images_per_s']:,.0f} images/s  {self._remaining} left",
+            f"{record['phase']:<10} epoch {record['epoch']:>3}  loss {record['loss']:.3f}  "
+            f"top-1 {100 * record['top1']:5.1f}  validation {record['validation_top1']:5.1f}  "
+            f"rate {record['learning_rate']:.2g}  {record['images_per_s']:,.0f} images/s  {self._remaining} left",
             flush=True,
         )
 

@@ -460,7 +460,7 @@ class SuperNet(nn.Module):
         if all_exits:
             result = jnp.stack(list(logits.values()))
         else:
-            result = logits[height] if static else _pick_subnets(choices.height, logits)
+            result = logits[height] if isinstance(choices, Subnet) else _pick_subnets(choices.height, logits)
         # [..., classes, S, B]
         result = jnp.moveaxis(result, -3, -1)
         return result[..., 0, :, :] if static else result

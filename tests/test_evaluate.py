@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ofav2_jax import SearchSpace, Subnet, SuperNet, forward, forward_exits, recalibrate
+from ofav2_jax import SearchSpace, Subnet, SuperNet, forward, recalibrate
 from ofav2_jax.data import augment
 from ofav2_jax.data.augment import Augmentation
 from ofav2_jax.data.digits import load_digits

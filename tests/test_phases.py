@@ -1,5 +1,7 @@
 """Table III, what each phase unlocks, and learning rates."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -36,7 +38,7 @@ def test_what_is_unlocked_stays_unlocked():
     phases = paper_phases("ee_dp")
     whole = SearchSpace(SuperNet("ee_dp"))
     spaces = [space_after(whole, phases, index) for index in range(len(phases))]
-    for before, after in zip(spaces, spaces[1:]):
+    for before, after in itertools.pairwise(spaces):
         assert all(after.contains(subnet) for subnet in before.uniform_subnets())
     assert spaces[-1] == whole
     assert spaces[0].num_uniform == 1

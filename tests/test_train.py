@@ -13,6 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from experiments.settings import settings_from_config
+from ofav2_jax import train
+from ofav2_jax.data.digits import load_digits
+from tests.configs.tiny import get_config
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -142,3 +147,10 @@ def test_non_finite_loss_stops_the_run(killed, cache, tmp_path):
     status, _, err = finish(launch(tmp_path / "run", cache, "--config.phases.full.learning_rate=1e30"))
     assert status == 1
     assert re.search(r"loss=(nan|inf) in phase full, step \d+.*last good checkpoint", err)
+
+
+def test_batch_size_that_the_devices_cannot_share_is_refused():
+    settings = settings_from_config(get_config())
+    train.check(settings, load_digits(0), 4)
+    with pytest.raises(ValueError, match="batch_size=400 is not allowed: it must be divisible by the 3 devices"):
+        train.check(settings, load_digits(0), 3)

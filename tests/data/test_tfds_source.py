@@ -305,6 +305,6 @@ def test_real_archive(load):
     dataset = load("tiny_imagenet", archive=REAL_ARCHIVE, base_resolution=64)
     counts = {split: np.bincount(dataset.labels[indices]) for split, indices in dataset.splits.items()}
     assert {split: set(count) for split, count in counts.items()} == {"train": {425}, "validation": {75}, "test": {50}}
-    some = dataset.images[::10]
+    some = dataset.images[::50]
     assert np.allclose(some.mean((0, 1, 2), np.float64) / 255, dataset.normalisation.mean, atol=0.01)
     assert np.allclose(some.std((0, 1, 2), np.float64) / 255, dataset.normalisation.std, atol=0.01)

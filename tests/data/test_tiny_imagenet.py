@@ -184,23 +184,32 @@ def test_names_that_lead_out_are_refused_and_never_written(tmp_path, name, kind)
     assert not list(tmp_path.parent.rglob("escaped*"))
 
 
-@pytest.mark.parametrize("kind", ["zip", "symbolic", "hard"])
-def test_links_are_refused_and_never_followed(tmp_path, kind):
-    secret = tmp_path / "tfds"
+@pytest.mark.parametrize("kind", ["zip", "symbolic", "hard", "pipe"])
+def test_links_and_pipes_are_refused_and_never_followed(tmp_path, kind):
     tree = without(TRAIN)(mini_tree())
     if kind == "zip":
         archive = write_zip(tmp_path / "a.zip", tree)
         link = zipfile.ZipInfo(TRAIN)
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         with zipfile.ZipFile(archive, "a") as file:
-            file.writestr(link, str(secret))
+            file.writestr(link, GREY)
     else:
         archive = write_tar(tmp_path / "a.tar", tree)
         link = tarfile.TarInfo(TRAIN)
-        link.type, link.linkname = (tarfile.SYMTYPE if kind == "symbolic" else tarfile.LNKTYPE), GREY
+        types = {"symbolic": tarfile.SYMTYPE, "hard": tarfile.LNKTYPE, "pipe": tarfile.FIFOTYPE}
+        link.type, link.linkname = types[kind], GREY
         with tarfile.open(archive, "a") as file:
             file.addfile(link)
-    assert f"entry {TRAIN!r} is a link" in refusal(tmp_path, archive)
+    assert f"entry {TRAIN!r} is a link or a device" in refusal(tmp_path, archive)
+
+
+def test_a_folder_in_the_place_of_an_image_is_not_one(tmp_path):
+    archive = write_tar(tmp_path / "a.tar", without(TRAIN)(mini_tree()))
+    folder = tarfile.TarInfo(TRAIN)
+    folder.type = tarfile.DIRTYPE
+    with tarfile.open(archive, "a") as file:
+        file.addfile(folder)
+    assert "class n00000003 has 3 training images, not 4" in refusal(tmp_path, archive)
 
 
 def test_a_file_that_is_in_the_archive_twice_is_refused(tmp_path):

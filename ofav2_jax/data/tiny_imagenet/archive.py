@@ -126,7 +126,7 @@ def _entries(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str
     """Yields name and content of the wanted files of a zip or tar archive, in its order.
 
     Raises:
-        ValueError: if it is no archive, is truncated or damaged, or holds a link, an absolute name, or "..".
+        ValueError: if it is no archive, is truncated or damaged, or holds a link, a device, an absolute name, or "..".
     """
     with path.open("rb") as file:
         start = file.read(6)
@@ -135,10 +135,10 @@ def _entries(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str
         raise ValueError(f"archive {path} is neither a zip nor a tar file")
     last = None
     try:
-        for name, is_link, size, read in _zip_members(path) if is_zip else _tar_members(path):
+        for name, is_special, size, read in _zip_members(path) if is_zip else _tar_members(path):
             entry = name.removeprefix("./")
-            if is_link or entry.startswith("/") or ".." in PurePosixPath(entry).parts:
-                kind = "a link" if is_link else "a name that leads out of the archive"
+            if is_special or entry.startswith("/") or ".." in PurePosixPath(entry).parts:
+                kind = "a link or a device" if is_special else "a name that leads out of the archive"
                 raise ValueError(f"archive {path}: entry {name!r} is {kind}; the published archive has none")
             if is_wanted(entry):
                 if size > _MAX_FILE_BYTES:
@@ -164,8 +164,9 @@ def _tar_members(path):
     with (openers[0] if openers else open)(path, "rb") as stream:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             for info in archive:
-                is_link = info.issym() or info.islnk()
-                yield info.name, is_link, info.size, lambda info=info: archive.extractfile(info).read()
+                if info.isdir():
+                    continue
+                yield info.name, not info.isreg(), info.size, lambda info=info: archive.extractfile(info).read()
         # tarfile stops at the mark of its end; the checksum of what is compressed comes behind it.
         while stream.read(1 << 20):
             pass
