@@ -99,7 +99,18 @@ def base_config(network: str) -> ConfigDict:
     config.evaluation.subnets_per_pass = 4
 
     config.data = ConfigDict()
+    # tiny_imagenet, digits, or what TensorFlow Datasets calls an image classification set.
     config.data.dataset = "tiny_imagenet"
+    # A local copy of tiny-imagenet-200.zip (or the same tree as a tar); none: it is downloaded.
+    config.data.archive = placeholder(str)
+    # Where prepared data sets are; none: ~/tensorflow_datasets.
+    config.data.data_dir = placeholder(str)
+    # Height and width to which images are brought when they are decoded.
+    config.data.base_resolution = 64
+    # The first n classes; none: all.
+    config.data.num_classes = placeholder(int)
+    # Whether training images are mirrored at random.
+    config.data.flip = True
 
     config.checkpoint = ConfigDict()
     # Seconds between checkpoints inside an epoch; each epoch ends with one anyway.

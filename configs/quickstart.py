@@ -16,6 +16,8 @@ def get_config(arg=None):
     config.resolutions = (24, 32)
     config.batch_size = 64
     config.data.dataset = "digits"
+    config.data.base_resolution = 8
+    config.data.flip = False
 
     def phase(name, learning_rate, epochs, num_subnets):
         config.phases[name].update(learning_rate=learning_rate, epochs=epochs, warmup_epochs=0, num_subnets=num_subnets)

@@ -1,7 +1,6 @@
 """From a config to what the library takes."""
 
 import dataclasses
-from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
@@ -10,35 +9,33 @@ from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.data.digits import load_digits
 from ofav2_jax.evaluate import Evaluation
 from ofav2_jax.phases import Phase, paper_phases
-from ofav2_jax.settings import Settings
+from ofav2_jax.settings import DataSettings, Settings
 from ofav2_jax.step import Recipe
-
-
-def _not_yet(_: ConfigDict) -> Dataset:
-    raise ValueError("data.dataset='tiny_imagenet' is not available yet in this version: try configs/quickstart.py")
-
-
-DATASETS: dict[str, Callable[[ConfigDict], Dataset]] = {
-    "digits": lambda config: load_digits(config.seed),
-    "tiny_imagenet": _not_yet,
-}
-# The digits have a left and a right.
-_MIRRORED = {"digits": False, "tiny_imagenet": True}
 
 
 def load_dataset(config: ConfigDict) -> Dataset:
     """The data set that `config.data` names.
 
     Raises:
-        ValueError: if there is none of this name.
+        ValueError: if there is none of this name, or it cannot be used.
     """
-    _check_dataset(config.data.dataset)
-    return DATASETS[config.data.dataset](config)
+    data = config.data
+    if data.dataset == "digits":
+        for field in ("archive", "data_dir", "num_classes"):
+            if data[field] is not None:
+                raise ValueError(f"data.{field}={data[field]!r} is not allowed: the digits have no such choice")
+        return load_digits(config.seed)
+    # TFDS takes a second to import, which the digits can do without.
+    from ofav2_jax.data.tfds_source import load_tfds
 
-
-def _check_dataset(name):
-    if name not in DATASETS:
-        raise ValueError(f"data.dataset={name!r} is unknown; choose one of {', '.join(DATASETS)}")
+    return load_tfds(
+        data.dataset,
+        base_resolution=data.base_resolution,
+        seed=config.seed,
+        data_dir=data.data_dir,
+        archive=data.archive,
+        num_classes=data.num_classes,
+    )
 
 
 def settings_from_config(config: ConfigDict) -> Settings:
@@ -47,7 +44,6 @@ def settings_from_config(config: ConfigDict) -> Settings:
     Raises:
         ValueError: naming the field, the value and what is allowed.
     """
-    _check_dataset(config.data.dataset)
     recipe = dict(config.recipe)
     if not isinstance(recipe["exit_weights"], str):
         recipe["exit_weights"] = tuple(recipe["exit_weights"])
@@ -61,8 +57,9 @@ def settings_from_config(config: ConfigDict) -> Settings:
         engine=config.engine,
         teacher=config.teacher,
         warmup_learning_rate=config.warmup_learning_rate,
+        data=DataSettings(config.data.dataset, config.data.base_resolution, config.data.num_classes),
         phases=_phases(config),
-        recipe=Recipe(**recipe, augmentation=Augmentation(flip=_MIRRORED[config.data.dataset])),
+        recipe=Recipe(**recipe, augmentation=Augmentation(flip=config.data.flip)),
         evaluation=Evaluation(**config.evaluation),
     )
 

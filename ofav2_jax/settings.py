@@ -14,6 +14,21 @@ TEACHERS = ("progressive", "fixed")
 
 
 @dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """Which images a run is about.
+
+    Attributes:
+        dataset: "digits", "tiny_imagenet" or a name that TensorFlow Datasets knows.
+        base_resolution: height and width to which images are brought when they are decoded.
+        num_classes: how many classes, from the first on; None: all.
+    """
+
+    dataset: str
+    base_resolution: int
+    num_classes: int | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """One run of Extended Progressive Shrinking. The same settings give the same parameters, bit for bit.
 
@@ -26,6 +41,7 @@ class Settings:
         engine: "masked" (the whole space is sampled) or "static" (uniform subnets only).
         teacher: "progressive" (extracted anew for each phase) or "fixed" (the one of phase full).
         warmup_learning_rate: where the warm-up starts; None: at the phase's own rate.
+        data: which images.
         phases: in order; the first is phase full.
         recipe: losses and optimiser.
         evaluation: how subnets are tested.
@@ -43,6 +59,7 @@ class Settings:
     engine: str
     teacher: str
     warmup_learning_rate: float | None
+    data: DataSettings
     phases: tuple[Phase, ...]
     recipe: Recipe
     evaluation: Evaluation
@@ -65,6 +82,9 @@ class Settings:
         _check_among("teacher", self.teacher, TEACHERS)
         if self.warmup_learning_rate is not None:
             _check_range("warmup_learning_rate", self.warmup_learning_rate, 0, math.inf)
+        _check_positive("data.base_resolution", self.data.base_resolution)
+        if self.data.num_classes is not None:
+            _check_positive("data.num_classes", self.data.num_classes)
         recipe = self.recipe
         for field in ("label_smoothing", "dropout_full", "dropout_rate", "momentum"):
             _check_range(f"recipe.{field}", getattr(recipe, field), 0, 1)

@@ -23,7 +23,7 @@ _TESTS = pathlib.Path(__file__).parent
 FULL = _TESTS.parents[1] / "shared" / "reference"
 DIRECTORY = FULL if FULL.is_dir() else _TESTS / "golden"
 
-# A static program for every single case takes about half an hour of compiling.
+# Everything for every network, a static program for every single case included, takes about half an hour.
 EXHAUSTIVE = os.environ.get("OFAV2_EXHAUSTIVE") == "1"
 
 EARLY_EXIT_NETWORKS = tuple(name for name, spec in NETWORKS.items() if spec.early_exits)
@@ -90,12 +90,6 @@ def _absent() -> str:
 def name_of(network: str) -> str:
     """The reference's spelling of a network of Table II."""
     return network.upper()
-
-
-def skip_unless_complete() -> None:
-    """Skips a test that needs what `golden/` does not hold."""
-    if DIRECTORY != FULL:
-        pytest.skip(_absent())
 
 
 @functools.cache

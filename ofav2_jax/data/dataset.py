@@ -19,7 +19,6 @@ class Dataset:
             state with) and "test" (to report) the indices of its images, int32.
         num_classes: classes.
         normalisation: mean and standard deviation.
-        flip: whether a mirrored image is as good an example.
     """
 
     name: str
@@ -28,7 +27,6 @@ class Dataset:
     splits: dict[str, np.ndarray]
     num_classes: int
     normalisation: Normalisation
-    flip: bool
 
 
 def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

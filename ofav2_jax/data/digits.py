@@ -35,5 +35,4 @@ def load_digits(seed: int) -> Dataset:
         splits={"train": train, "validation": validation, "test": test},
         num_classes=10,
         normalisation=Normalisation((0.3053,) * 3, (0.3759,) * 3),
-        flip=False,
     )

@@ -29,7 +29,6 @@ def load_tfds(
     test_split: str | None = None,
     cache_dir: str | os.PathLike | None = None,
     normalisation: Normalisation = TINY_IMAGENET_NORMALISATION,
-    flip: bool = True,
 ) -> Dataset:
     """Loads a data set, prepares it first if that has not been done, and decodes its images once and for all.
 
@@ -48,7 +47,6 @@ def load_tfds(
         test_split: None takes "test" if there is one, else "validation" (Tiny ImageNet's labelled one).
         cache_dir: where decoded images are; None: `ofav2_jax` in the user's cache folder.
         normalisation: mean and standard deviation; the default is Tiny ImageNet's.
-        flip: whether a mirrored image is as good an example.
 
     Returns:
         The data set. With all classes, its images are a read-only memory map.
@@ -93,7 +91,6 @@ def load_tfds(
         splits={split: indices.astype(np.int32) for split, indices in splits.items()},
         num_classes=classes,
         normalisation=normalisation,
-        flip=flip,
     )
 
 

@@ -11,6 +11,8 @@ def get_config(arg=None):
     config.resolutions = (16,)
     config.batch_size = 400
     config.data.dataset = "digits"
+    config.data.base_resolution = 8
+    config.data.flip = False
     for phase in config.phases.values():
         phase.update(epochs=1, warmup_epochs=0, num_subnets=1, learning_rate=0.01)
     config.phases.full.update(num_subnets=0, epochs=2)
