@@ -22,9 +22,11 @@ def get_config(arg=None):
     def phase(name, learning_rate, epochs, num_subnets):
         config.phases[name].update(learning_rate=learning_rate, epochs=epochs, warmup_epochs=0, num_subnets=num_subnets)
 
-    phase("full", 0.05, 8, 0)
-    for name in ("kernel", "height_1", "height_2", "height_3", "height_4", "depth_1", "depth_2", "width_1", "width_2"):
-        phase(name, 0.05, 4 if name in ("height_4", "width_2") else 2, 2)
+    phase("full", 0.05, 10, 0)
+    for name in ("kernel", "height_1", "height_2", "height_3", "depth_1", "depth_2", "width_1"):
+        phase(name, 0.03, 2, 2)
+    for name in ("height_4", "width_2"):
+        phase(name, 0.05, 4, 2)
 
     config.evaluation.recalibration_images = 200
     config.evaluation.recalibration_batch_size = 100

@@ -156,15 +156,17 @@ class Evaluator:
         steps, choices = self._steps, Choices.stack(trunks)
         choices = replicate(choices, steps.devices)
         stats = steps.programs.run(
-            f"recalibrate r{resolution} s{len(trunks)}",
-            lambda: jax.jit(self._recalibrate(resolution)),
+            f"recalibrate {len(trunks)}",
+            resolution,
+            lambda r: jax.jit(self._recalibrate(r)),
             *(params, self._data, choices, self.recalibration_indices, self._key),
         )
         total = 0
         for indices, counted in self.batches(split):
             total += steps.programs.run(
-                f"test r{resolution} s{len(trunks)}",
-                lambda: steps.pmap(self._test(resolution), (None, None, None, None, 0, 0), None),
+                f"test {len(trunks)}",
+                resolution,
+                lambda r: steps.pmap(self._test(r), (None, None, None, None, 0, 0), None),
                 *(params, stats, self._data, choices, indices, counted),
             )
         return tuple(np.asarray(total))

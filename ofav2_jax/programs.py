@@ -1,8 +1,9 @@
 """Compiles programs ahead of time, counts them and measures how long that takes."""
 
 import functools
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -40,37 +41,45 @@ def quick_compiler_options() -> dict[str, Any]:
 
 
 class Programs:
-    """The programs of a run, by name.
+    """The programs of a run. Those that differ in the resolution only are compiled together, side by side.
+
+    Args:
+        resolutions: of the run.
 
     Attributes:
         seconds: spent on tracing and compiling so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, resolutions: Sequence[int]) -> None:
         self.seconds = 0.0
-        self._compiled: dict[str, Any] = {}
+        self._resolutions = tuple(resolutions)
+        self._compiled: dict[tuple[str, int | None], Any] = {}
 
     def __len__(self) -> int:
         return len(self._compiled)
 
-    def run(self, name: str, function: Callable[[], Any], *args: Any) -> Any:
-        """Runs a program, compiling it at its first use.
+    def run(self, name: str, resolution: int, make: Callable[[int], Any], *args: Any) -> Any:
+        """Runs a program for one resolution; its first use compiles it for all resolutions of the run.
 
         Args:
             name: identifies the program; the same name always stands for the same function and shapes.
-            function: makes what is compiled (a jitted or pmapped function); only called at the first use.
-            *args: its arguments.
+            resolution: one of the run's.
+            make: makes what is compiled, a jitted or pmapped function, for a resolution.
+            *args: its arguments, whose shapes do not depend on the resolution.
         """
-        if name not in self._compiled:
-            self.compile({name: (function, args)})
-        return self._compiled[name](*args)
+        return self._run(name, resolution, self._resolutions, make, args)
 
-    def compile(self, wanted: dict[str, tuple[Callable[[], Any], tuple[Any, ...]]]) -> None:
-        """Compiles those of `wanted` (name -> function, arguments) that are missing, side by side."""
-        missing = {name: value for name, value in wanted.items() if name not in self._compiled}
-        start = time.perf_counter()
-        lowered = {name: function().lower(*args) for name, (function, args) in missing.items()}
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            compiled = pool.map(lambda program: program.compile(compiler_options()), lowered.values())
-            self._compiled.update(zip(lowered, compiled))
-        self.seconds += time.perf_counter() - start
+    def run_single(self, name: str, function: Any, *args: Any) -> Any:
+        """Runs a jitted function that does not depend on the resolution; its first use compiles it."""
+        return self._run(name, None, (None,), lambda _: function, args)
+
+    def _run(self, name, resolution, variants, make, args):
+        if (name, resolution) not in self._compiled:
+            start = time.perf_counter()
+            lowered = {(name, variant): make(variant).lower(*args) for variant in variants}
+            # XLA compiles a program for a CPU in a single thread.
+            with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+                compiled = pool.map(lambda program: program.compile(compiler_options()), lowered.values())
+                self._compiled.update(zip(lowered, compiled))
+            self.seconds += time.perf_counter() - start
+        return self._compiled[name, resolution](*args)

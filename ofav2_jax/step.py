@@ -201,7 +201,7 @@ class Steps:
     def full_step(self, state, data, indices, key, learning_rate, resolution):
         """One step of phase full: the maximal network; the weighted sum of its exits' losses (AEP)."""
 
-        def function(state, data, indices, key, learning_rate):
+        def function(state, data, indices, key, learning_rate, *, resolution):
             images, labels = self.batch(data, indices, key, resolution)
             keys = self.dropout_keys(key, jnp.arange(1), len(labels))
 
@@ -223,8 +223,11 @@ class Steps:
             return update(self.recipe, state, lax.psum(grads, AXIS), learning_rate), metrics
 
         return self.programs.run(
-            f"full r{resolution}",
-            lambda: self.pmap(function, (None, None, 0, None, None), (None, None), donate=(0,)),
+            "full",
+            resolution,
+            lambda r: self.pmap(
+                functools.partial(function, resolution=r), (None, None, 0, None, None), (None, None), donate=(0,)
+            ),
             *(state, data, indices, key, jnp.float32(learning_rate)),
         )
 
@@ -243,7 +246,7 @@ class MaskedEngine:
         """See `Engine`."""
         steps, recipe = self.steps, self.steps.recipe
 
-        def function(state, teacher, data, choices, indices, key, learning_rate):
+        def function(state, teacher, data, choices, indices, key, learning_rate, *, resolution):
             images, labels = steps.batch(data, indices, key, resolution)
             targets = steps.teacher_logits(teacher, images)
             keys = steps.dropout_keys(key, jnp.arange(choices.num_subnets), len(labels))
@@ -264,8 +267,14 @@ class MaskedEngine:
             return update(recipe, state, lax.psum(grads, AXIS), learning_rate), metrics
 
         return steps.programs.run(
-            f"step r{resolution} s{choices.num_subnets}",
-            lambda: steps.pmap(function, (None, None, None, None, 0, None, None), (None, None), donate=(0,)),
+            f"step of {choices.num_subnets}",
+            resolution,
+            lambda r: steps.pmap(
+                functools.partial(function, resolution=r),
+                (None, None, None, None, 0, None, None),
+                (None, None),
+                donate=(0,),
+            ),
             *(state, teacher, data, choices, indices, key, jnp.float32(learning_rate)),
         )
 
@@ -285,9 +294,9 @@ class StaticEngine:
 
     def step(self, state, teacher, data, choices, indices, key, learning_rate, resolution):
         """See `Engine`."""
-        steps, recipe, run = self.steps, self.steps.recipe, self.steps.programs.run
+        steps, recipe, programs = self.steps, self.steps.recipe, self.steps.programs
 
-        def prepare(teacher, data, indices, key):
+        def prepare(teacher, data, indices, key, *, resolution):
             images, labels = steps.batch(data, indices, key, resolution)
             return images, labels, steps.teacher_logits(teacher, images)
 
@@ -309,28 +318,28 @@ class StaticEngine:
             (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
             return jax.tree.map(jnp.add, total, lax.psum(grads, AXIS)), steps.metrics(loss, logits, labels)
 
-        batch = run(
-            f"prepare r{resolution}",
-            lambda: steps.pmap(prepare, (None, None, 0, None), 0),
+        batch = programs.run(
+            "prepare",
+            resolution,
+            lambda r: steps.pmap(functools.partial(prepare, resolution=r), (None, None, 0, None), 0),
             *(teacher, data, indices, key),
         )
         grads = replicate(jax.tree.map(jnp.zeros_like, state.params), steps.devices)
         metrics = []
         for place, subnet in enumerate(choices.subnets()):
-            grads, of_subnet = run(
-                f"gradient r{resolution} {subnet}",
-                lambda: steps.pmap(
-                    functools.partial(add_gradient, subnet=subnet),  # noqa: B023
-                    (None, None, 0, None, None),
-                    (None, None),
-                    donate=(0,),
-                ),
+            gradient = steps.pmap(
+                functools.partial(add_gradient, subnet=subnet), (None, None, 0, None, None), (None, None), donate=(0,)
+            )
+            # The images come in at the resolution: each resolution is a program by itself.
+            grads, of_subnet = programs.run_single(
+                f"gradient of {subnet} at {resolution}",
+                gradient,
                 *(grads, state.params, batch, key, jnp.int32(place)),
             )
             metrics.append(of_subnet)
-        state = run(
+        state = programs.run_single(
             "update",
-            lambda: jax.jit(functools.partial(update, recipe), donate_argnums=0),
+            jax.jit(functools.partial(update, recipe), donate_argnums=0),
             *(state, grads, jnp.float32(learning_rate)),
         )
         return state, jax.tree.map(lambda *values: sum(values) / len(values), *metrics)

@@ -163,7 +163,11 @@ def _max_pool(x: jax.Array, window: int) -> jax.Array:
     pads = [(0, 0)] * (x.ndim - 2) + [(0, -height % window), (0, -width % window)]
     x = jnp.pad(x, pads, constant_values=-jnp.inf)
     rows, columns = (size // window for size in x.shape[-2:])
-    return x.reshape(*x.shape[:-2], rows, window, columns, window).max(axis=(-3, -1))
+    x = x.reshape(*x.shape[:-2], rows, window, columns, window)
+    pixels = [x[..., i, :, j] for i in range(window) for j in range(window)]
+    # Not jnp.max: its gradient counts the pixels equal to the maximum and divides by that. The count is 0, and
+    # the gradient NaN, where the compiler computes a pixel once more for the comparison and rounds differently.
+    return functools.reduce(lambda first, second: jnp.where(second > first, second, first), pixels)
 
 
 class Level(nn.Module):

@@ -140,7 +140,7 @@ class Run:
         self._claim()
 
         self.net = SuperNet(settings.network, settings.width_multiplier, dataset.num_classes)
-        self.programs = Programs()
+        self.programs = Programs(settings.resolutions)
         self._steps = Steps(self.net, settings.recipe, dataset.normalisation, devices, self.programs)
         self._engine = ENGINES[settings.engine](self._steps)
         self._data = replicate(Images(dataset.images, dataset.labels.astype(np.int32)), devices)

@@ -31,7 +31,7 @@ def params():
 def evaluator(num_devices, num_test=70, batch_size=32):
     devices = jax.devices()[:num_devices]
     dataset = dataclasses.replace(DIGITS, splits=DIGITS.splits | {"test": DIGITS.splits["test"][:num_test]})
-    steps = Steps(NET, RECIPE, dataset.normalisation, devices, Programs())
+    steps = Steps(NET, RECIPE, dataset.normalisation, devices, Programs([RESOLUTION]))
     data = replicate(Images(dataset.images, dataset.labels), devices)
     return Evaluator(steps, Evaluation(60, 30, batch_size, 2), dataset, data, seed=0)
 
@@ -100,7 +100,7 @@ def test_label_rank(label):
 
 def test_too_few_images_to_recalibrate_are_refused():
     dataset = dataclasses.replace(DIGITS, splits=DIGITS.splits | {"train": DIGITS.splits["train"][:50]})
-    steps = Steps(NET, RECIPE, dataset.normalisation, jax.devices()[:1], Programs())
+    steps = Steps(NET, RECIPE, dataset.normalisation, jax.devices()[:1], Programs([RESOLUTION]))
     data = Images(dataset.images, dataset.labels)
     with pytest.raises(ValueError, match=r"recalibration_batch_size=100 is not allowed: there are 50 images"):
         Evaluator(steps, Evaluation(), dataset, data, seed=0)

@@ -59,7 +59,7 @@ class Setting:
     def __init__(self, num_devices):
         devices = jax.devices()[:num_devices]
         digits = load_digits(seed=0)
-        self.steps = Steps(NET, RECIPE, digits.normalisation, devices, Programs())
+        self.steps = Steps(NET, RECIPE, digits.normalisation, devices, Programs([RESOLUTION]))
         self.data = replicate(Images(digits.images, digits.labels), devices)
         # Copies: a step donates its state.
         start = jax.tree.map(jnp.copy, params(seed=0))

@@ -90,6 +90,7 @@ def test_images_and_labels_are_those_of_the_splits(load):
     trained_on = np.concatenate([dataset.splits["train"], dataset.splits["validation"]])
     assert sorted(numbers[trained_on]) == list(range(24))
     assert all(indices.dtype == np.int32 for indices in dataset.splits.values())
+    assert (dataset.name, dataset.num_classes) == ("noise_images", 4)
     assert dataset.normalisation == tfds_source.TINY_IMAGENET_NORMALISATION
 
 
