@@ -1,5 +1,6 @@
 """What the eight experiments of the paper share."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -109,6 +110,8 @@ def base_config(network: str) -> ConfigDict:
     config.data.base_resolution = 64
     # The first n classes; none: all.
     config.data.num_classes = placeholder(int)
+    # Test images that are used, spread over the classes; none: all.
+    config.data.max_test_images = placeholder(int)
     # Whether training images are mirrored at random.
     config.data.flip = True
 
@@ -118,12 +121,71 @@ def base_config(network: str) -> ConfigDict:
     return config
 
 
+def _positive_number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ValueError("a number > 0")
+    return value
+
+
+def _class_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise ValueError("an int of at least 2")
+    return int(text)
+
+
+def _flag(text: str) -> bool:
+    if text:
+        raise ValueError("without a value")
+    return True
+
+
+def scale_epochs(config: ConfigDict, factor: float) -> None:
+    """Multiplies the epochs of every phase, and its warm-up; at least one epoch is left."""
+    for phase in config.phases.values():
+        phase.epochs = max(1, round(phase.epochs * factor))
+        phase.warmup_epochs = round(phase.warmup_epochs * factor)
+
+
+def make_smoke_test(config: ConfigDict) -> None:
+    """Every phase of the network on real images, in minutes on a CPU; its accuracy means nothing."""
+    config.data.num_classes = config.data.num_classes or 4
+    for phase in config.phases.values():
+        # One number of subnets for all phases: one program for each resolution.
+        phase.update(epochs=1, warmup_epochs=0, num_subnets=min(phase.num_subnets, 1))
+    config.resolutions = (48, 64)
+    config.batch_size = 100
+    config.evaluation.recalibration_images = 100
+    config.evaluation.batch_size = 100
+    config.data.max_test_images = 100
+
+
 def paper_config(network: str, arg: str | None) -> ConfigDict:
-    """An experiment of the paper; arguments `wm=1.0|1.2` and `teacher=progressive|fixed`."""
-    parsers = {"wm": _one_of(1.0, 1.2), "teacher": _one_of("progressive", "fixed")}
+    """An experiment of the paper.
+
+    Args:
+        network: of Table II.
+        arg: any of `wm=1.0|1.2`, `teacher=progressive|fixed`, `epochs=F` (scales the epochs of every phase, at
+            least one each), `classes=N` (the first N), `smoke` (minutes on a CPU: 4 classes, an epoch a phase,
+            one subnet a batch, two resolutions, 100 test images).
+    """
+    parsers: dict[str, Callable[[str], Any]] = {
+        "wm": _one_of(1.0, 1.2),
+        "teacher": _one_of("progressive", "fixed"),
+        "epochs": _positive_number,
+        "classes": _class_count,
+        "smoke": _flag,
+    }
     values = parse_arguments(arg, parsers)
     config = base_config(network)
+    config.name = "-".join([network, *(item.replace("=", "") for item in (arg or "").split(",") if item)])
     config.width_multiplier = values.get("wm", 1.0)
     config.teacher = values.get("teacher", "progressive")
-    config.name = "-".join([network, *(f"{name}{value}" if name == "wm" else value for name, value in values.items())])
+    scale_epochs(config, values.get("epochs", 1.0))
+    config.data.num_classes = values.get("classes")
+    if "smoke" in values:
+        make_smoke_test(config)
     return config

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from ofav2_jax.data.augment import Augmentation
@@ -19,6 +20,20 @@ def load_dataset(config: ConfigDict) -> Dataset:
     Raises:
         ValueError: if there is none of this name, or it cannot be used.
     """
+    dataset = _load(config)
+    if config.data.max_test_images is not None:
+        test = dataset.splits["test"]
+        # Class by class in turn, so that any number of them is balanced.
+        rank = np.empty(len(test), int)
+        for label in range(dataset.num_classes):
+            members = np.flatnonzero(dataset.labels[test] == label)
+            rank[members] = np.arange(len(members))
+        kept = np.sort(np.argsort(rank, kind="stable")[: config.data.max_test_images])
+        dataset = dataclasses.replace(dataset, splits={**dataset.splits, "test": test[kept]})
+    return dataset
+
+
+def _load(config: ConfigDict) -> Dataset:
     data = config.data
     if data.dataset == "digits":
         for field in ("archive", "data_dir", "num_classes"):
@@ -57,7 +72,9 @@ def settings_from_config(config: ConfigDict) -> Settings:
         engine=config.engine,
         teacher=config.teacher,
         warmup_learning_rate=config.warmup_learning_rate,
-        data=DataSettings(config.data.dataset, config.data.base_resolution, config.data.num_classes),
+        data=DataSettings(
+            **{field.name: config.data[field.name] for field in dataclasses.fields(DataSettings)},
+        ),
         phases=_phases(config),
         recipe=Recipe(**recipe, augmentation=Augmentation(flip=config.data.flip)),
         evaluation=Evaluation(**config.evaluation),

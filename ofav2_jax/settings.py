@@ -21,11 +21,13 @@ class DataSettings:
         dataset: "digits", "tiny_imagenet" or a name that TensorFlow Datasets knows.
         base_resolution: height and width to which images are brought when they are decoded.
         num_classes: how many classes, from the first on; None: all.
+        max_test_images: how many test images, spread over the classes; None: all.
     """
 
     dataset: str
     base_resolution: int
     num_classes: int | None
+    max_test_images: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +85,9 @@ class Settings:
         if self.warmup_learning_rate is not None:
             _check_range("warmup_learning_rate", self.warmup_learning_rate, 0, math.inf)
         _check_positive("data.base_resolution", self.data.base_resolution)
-        if self.data.num_classes is not None:
-            _check_positive("data.num_classes", self.data.num_classes)
+        for field in ("num_classes", "max_test_images"):
+            if getattr(self.data, field) is not None:
+                _check_positive(f"data.{field}", getattr(self.data, field))
         recipe = self.recipe
         for field in ("label_smoothing", "dropout_full", "dropout_rate", "momentum"):
             _check_range(f"recipe.{field}", getattr(recipe, field), 0, 1)

@@ -4,11 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import common
-from experiments.settings import settings_from_config
+from configs import common, quickstart
+from experiments.settings import load_dataset, settings_from_config
 from ofav2_jax.network import NETWORKS
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +31,26 @@ def test_every_config_builds(network, arg):
     assert settings.batch_size == 200 and settings.resolutions == (48, 56, 64)
 
 
+def test_arguments_of_the_experiments():
+    config = common.paper_config("ee_p", "epochs=0.1,classes=20,wm=1.2")
+    assert config.name == "ee_p-epochs0.1-classes20-wm1.2"
+    assert {phase.epochs for phase in config.phases.values()} == {18, 12, 2, 6, 9}
+    # 5 warm-up epochs become half an epoch, which rounds to none
+    assert {phase.warmup_epochs for phase in config.phases.values()} == {0}
+    assert config.data.num_classes == 20
+    smoke = settings_from_config(common.paper_config("ee_d", "smoke"))
+    assert all(phase.total_epochs == 1 for phase in smoke.phases)
+    assert smoke.data.num_classes == 4 and smoke.data.max_test_images == 100
+
+
+def test_fewer_test_images_are_spread_over_the_classes():
+    config = ConfigDict(quickstart.get_config())
+    config.data.max_test_images = 25
+    dataset = load_dataset(config)
+    counts = np.bincount(dataset.labels[dataset.splits["test"]])
+    assert counts.sum() == 25 and set(counts) == {2, 3}
+
+
 def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
     done = eps("--config=configs/quickstart.py", f"--workdir={tmp_path / 'run'}", "--dry_run")
     assert done.returncode == 0, done.stderr
@@ -45,8 +66,14 @@ QUICKSTART = "--config=configs/quickstart.py"
     [
         ([], "--config is missing"),
         (["--config=configs/nothing.py"], "nothing.py"),
-        (["--config=configs/ee_d.py:width=1.2"], "config argument 'width' is unknown; this config takes: wm, teacher"),
+        (
+            ["--config=configs/ee_d.py:width=1.2"],
+            "config argument 'width' is unknown; this config takes: wm, teacher, epochs, classes, smoke",
+        ),
         (["--config=configs/ee_d.py:wm=1.1"], "wm must be one of 1.0, 1.2"),
+        (["--config=configs/ee_d.py:epochs=0"], "epochs must be a number > 0"),
+        (["--config=configs/ee_d.py:classes=1"], "classes must be an int of at least 2"),
+        (["--config=configs/ee_d.py:smoke=1"], "smoke must be without a value"),
         ([QUICKSTART, "--config.network=ee_x"], "network='ee_x' is unknown; choose one of ofa_mbv3"),
         ([QUICKSTART, "--config.width_multiplier=0"], "width_multiplier=0.0 is not allowed: it must be a number > 0"),
         ([QUICKSTART, "--config.resolutions=(24,0)"], "resolutions=0 is not allowed: it must be positive ints"),
