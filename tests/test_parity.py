@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ofav2_jax import Choices, forward, forward_exits, forward_masked, recalibrate
+from ofav2_jax import Choices, forward, forward_exits, recalibrate
 from ofav2_jax.interop.torch import to_torch
 from ofav2_jax.network import NETWORKS
 from tests.programs import masked, masked_gradient, masked_recalibrate, static, static_gradient
@@ -23,6 +23,7 @@ RESOLUTIONS = (48, 52, 56, 60, 64)
 SOME = tuple(NETWORKS) if EXHAUSTIVE else ("ofa_mbv3", "se_d", "se_p", "ee_dp")
 FEW = tuple(NETWORKS) if EXHAUSTIVE else ("se_d", "ee_dp")
 ONE = tuple(NETWORKS) if EXHAUSTIVE else ("ee_dp",)
+IN_FLOAT64 = tuple(NETWORKS) if EXHAUSTIVE else ("se_p", "ee_dp")
 
 all_networks = pytest.mark.parametrize("network", NETWORKS)
 
@@ -51,13 +52,8 @@ def test_masked_logits(network, resolution):
 def test_masked_training_logits(network):
     reference = load(network)
     cases = reference.select("train")
-    logits = forward_masked(
-        reference.net(),
-        reference.variables(),
-        images(cases[0]["input"]),
-        [subnet_of(case) for case in cases],
-        train=True,
-    )
+    inputs = images(cases[0]["input"])
+    logits = masked(reference.net(), reference.variables(), inputs, choices_of(cases), train=True)
     assert_logits(logits, cases, reference)
 
 
@@ -97,7 +93,7 @@ def assert_exits(logits, case, reference):
         assert_close(ensemble, expected, FLOAT32, f"{reference.network} {case['id']} {order}")
 
 
-@pytest.mark.parametrize("network", ("se_p", "ee_dp"))
+@pytest.mark.parametrize("network", IN_FLOAT64)
 def test_masked_logits_in_float64(network):
     reference = load(network)
     with jax.enable_x64(True):
@@ -198,7 +194,7 @@ def assert_gradient(gradient, case, tolerance_of):
         )
 
 
-@pytest.mark.parametrize("network", SOME)
+@pytest.mark.parametrize("network", IN_FLOAT64)
 def test_masked_gradients_in_float64(network):
     reference = load(network)
     with jax.enable_x64(True):
