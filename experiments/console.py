@@ -1,5 +1,6 @@
 """What a run prints: the plan, progress, the table at the end."""
 
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import jax
 from ofav2_jax.channels import count, num_parameters
 from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.phases import Phase, space_after
+from ofav2_jax.report import write_report
 from ofav2_jax.settings import Settings
 from ofav2_jax.space import SearchSpace
 from ofav2_jax.supernet import SuperNet
@@ -68,13 +70,26 @@ def print_results(settings: Settings, results: dict[str, Any], workdir: Path) ->
     print(f"\nseconds      {', '.join(f'{kind} {value}' for kind, value in seconds.items())}")
     print(f"programs     {results['compiled_programs']}")
     print(f"parameters   sha256 {results['params_sha256']}")
-    print(f"results      {workdir / 'results.json'}")
+    print(f"results      {workdir / 'results.json'}, {workdir / 'report.html'}")
+
+
+def rebuild_report(workdir: Path) -> None:
+    """Rewrites the run's page. A picture that cannot be drawn must not end a run of days."""
+    try:
+        write_report(workdir)
+    except Exception:
+        logging.exception("the report of %s could not be written", workdir)
 
 
 class Console:
-    """Prints progress: a line that is rewritten on a terminal, else a line for each epoch."""
+    """Prints progress: a line that is rewritten on a terminal, else a line for each epoch.
 
-    def __init__(self) -> None:
+    Args:
+        workdir: the run's directory, whose report is rewritten after each phase.
+    """
+
+    def __init__(self, workdir: Path) -> None:
+        self._workdir = workdir
         self._terminal = sys.stdout.isatty()
         self._drawn_at = 0.0
         self._remaining = ""
@@ -113,6 +128,7 @@ class Console:
             f"avg {result['avg']:.2f}  best {result['best']:.2f}",
             flush=True,
         )
+        rebuild_report(self._workdir)
 
     def _clear(self):
         if self._terminal:

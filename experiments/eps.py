@@ -12,10 +12,11 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments.console import Console, print_plan, print_results
+from experiments.console import Console, print_plan, print_results, rebuild_report
 from experiments.settings import load_dataset, settings_from_config
 from ofav2_jax import train
 from ofav2_jax.checkpoint import CorruptCheckpointError
+from ofav2_jax.report import write_run_info
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, configs/X.py[:name=value,...].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; runs/<name> if not given.")
@@ -42,7 +43,8 @@ def main(argv: list[str]) -> int:
         if _DRY_RUN.value:
             return 0
         _cache_programs()
-        run = train.Run(settings, dataset, workdir, devices, Console(), config.checkpoint.every_s)
+        run = train.Run(settings, dataset, workdir, devices, Console(workdir), config.checkpoint.every_s)
+        write_run_info(workdir, ["python", "-m", "experiments.eps", *argv[1:]])
     except (ValueError, TypeError, AttributeError, KeyError, OSError, flags.Error) as error:
         return _fail(error, _BAD_INPUT)
     try:
@@ -50,6 +52,7 @@ def main(argv: list[str]) -> int:
     except (train.NonFiniteLossError, CorruptCheckpointError) as error:
         return _fail(error, _FAILED)
     print_results(settings, results, workdir)
+    rebuild_report(workdir)
     return 0
 
 

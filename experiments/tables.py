@@ -32,15 +32,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             runs.append(read_run(directory))
         except (ValueError, OSError) as error:
-            errors.append(error)
+            errors.append(" ".join(str(error).split()))
     tables = build_tables(runs)
     try:
         if not errors:
             _write(arguments.out, tables)
     except OSError as error:
-        errors.append(error)
-    for error in errors:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        errors.append(" ".join(str(error).split()))
+    for message in errors:
+        print(f"error: {message}", file=sys.stderr)
     if errors:
         return 2
     print(as_text(tables))
@@ -83,7 +83,7 @@ def build_tables(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     return [*tables, _table("Other width multipliers, which the paper does not have", rows)] if rows else tables
 
 
-def _table(title, rows):
+def _table(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     notes: list[str] = []
     for run in (run for row in rows for run in row["runs"]):
         if run["differs"]:

@@ -34,7 +34,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "osD^vP"
 # Drawn in these, and replaced in the SVG by what the page's colour scheme provides.
 _INK, _FAINT = "#010203", "#010204"
-_RC = {
+_RC: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -213,7 +213,11 @@ def curves(phases: Sequence[Phase], metrics: Sequence[Mapping[str, Any]], warmup
         axes.plot(
             [starts[m["phase"]] + m["epoch"] for m in best],
             [m["validation_top1"] for m in best],
-            **{"ls": "none", "marker": "o", "markersize": 8, "markerfacecolor": "none", "markeredgecolor": _INK},
+            ls="none",
+            marker="o",
+            markersize=8,
+            markerfacecolor="none",
+            markeredgecolor=_INK,
             label="kept",
         )
         figure.legend(loc="outside lower center", ncols=3)
@@ -263,7 +267,11 @@ def choice_shares(subnets: Subnets) -> Picture:
             axes.plot(
                 shares[1],
                 y,
-                **{"ls": "none", "marker": "|", "markersize": 12, "markeredgewidth": 2.5, "color": _COLOURS[1]},
+                ls="none",
+                color=_COLOURS[1],
+                marker="|",
+                markersize=12,
+                markeredgewidth=2.5,
                 label=f"all tested ({len(subnets)})",
             )
             axes.set_yticks(y, [value_name(choice, value) for value in values])
@@ -295,7 +303,11 @@ def _scatter(axes, subnets, colour_by, limits, size):
         axes.plot(
             [subnet["macs"] / 1e6 for subnet in group],
             [subnet["top1"] for subnet in group],
-            **{"ls": "none", "color": colour, "marker": marker, "markersize": size, "markeredgewidth": 0},
+            ls="none",
+            color=colour,
+            marker=marker,
+            markersize=size,
+            markeredgewidth=0,
             alpha=0.75,
             label=f"{colour_by} {value}" if isinstance(value, int) else f"{value} of the exits",
             rasterized=len(subnets) > _MAX_VECTOR_POINTS,

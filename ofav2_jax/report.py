@@ -186,7 +186,7 @@ def _accuracy(run: RunRecord) -> Iterator[str]:
             f"{s['top1']:.2f}",
             _millions(s["macs"]),
             _millions(s["params"]),
-            *(pictures.value_name(choice, s[choice]) for choice in varied),
+            *(str(s[choice]) for choice in varied),
         ]
         for s in front
     ]
@@ -211,8 +211,8 @@ def _phases(run: RunRecord) -> Iterator[str]:
     differences = paper.comparable(settings)
     cells = {}
     if not differences:
-        theirs = paper.paper_row(settings["network"], settings["width_multiplier"], settings["teacher"])
-        cells = {phase: theirs[column] for column, phase in paper.column_phases(settings["network"]).items()}
+        paper_row = paper.paper_row(settings["network"], settings["width_multiplier"], settings["teacher"])
+        cells = {phase: paper_row[column] for column, phase in paper.column_phases(settings["network"]).items()}
     rows = []
     for phase in run.phases:
         result, theirs = run.results.get(phase.name), cells.get(phase.name)
@@ -225,7 +225,7 @@ def _phases(run: RunRecord) -> Iterator[str]:
         rows.append(row)
     columns = ["phase", "subnets tested", "avg", "best"]
     if not differences:
-        columns[2:] = ["avg", "paper avg", "avg difference", "best", "paper best", "best difference"]
+        columns[2:] = ["avg", "paper avg", "avg diff.", "best", "paper best", "best diff."]
     yield '<p class="muted">Test top-1 in %: mean and maximum over the tested subnets.</p>'
     yield _table(columns, rows)
     if differences:
@@ -271,10 +271,12 @@ def _choices(run: RunRecord) -> Iterator[str]:
         yield "<p>Too few subnets have been tested to tell yet.</p>"
         return
     best = pictures.best_subnets(subnets)
+    blocks = " Levels sum an inverted bottleneck (IB), a pointwise block (PW), a light block (L) or several of them."
     yield _figure(
         pictures.choice_shares(subnets),
         f"The most accurate tenth of the subnets tested after phase {name} ({len(best)} of {len(subnets)}, equals of "
-        "the last one included). A bar that reaches past its mark: the best ones prefer this value.",
+        "the last one included). A bar that reaches past its mark: the best ones prefer this value."
+        + (blocks if network_spec(run.settings["network"]).parallel else ""),
     )
 
 
@@ -347,7 +349,7 @@ def _facts(facts: dict[str, Any]) -> str:
 def _table(columns: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
     body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _millions(number: float) -> str:

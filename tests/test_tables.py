@@ -1,0 +1,155 @@
+"""Tables IV and V from run directories."""
+
+import csv
+import json
+
+import pytest
+
+from experiments import tables
+from ofav2_jax.records import read_run
+from tests.synthetic import write_run
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    write_run(root / "a", "ee_d")
+    write_run(root / "b", "ee_d", seed=1, offset=2.0)
+    write_run(root / "wide", "se_p", width_multiplier=1.2, teacher="fixed", finished=4)
+    write_run(root / "reduced", "ofa_mbv3", epochs=1, data__num_classes=20)
+    write_run(root / "narrow", "se_d", width_multiplier=0.5, data__dataset="cifar10")
+    return root
+
+
+@pytest.fixture(scope="module")
+def written(root, tmp_path_factory):
+    """The directory with the three files."""
+    out = tmp_path_factory.mktemp("out") / "new" / "tables"
+    assert tables.main([*map(str, sorted(root.iterdir())), f"--out={out}"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def found(written):
+    return json.loads((written / "tables.json").read_text())["tables"]
+
+
+def row(table, network, teacher="progressive"):
+    return next(row for row in table["rows"] if (row["network"], row["teacher"]) == (network, teacher))
+
+
+def test_both_tables_are_complete_and_others_follow(found):
+    assert [len(table["rows"]) for table in found] == [16, 16, 1]
+    assert found[0]["title"].startswith("Table IV:") and found[1]["title"].startswith("Table V:")
+    assert [r["network"] for r in found[0]["rows"][::2]] == [
+        *("ofa_mbv3", "se_d", "ee_b", "ee_d", "se_p", "se_dp", "ee_p", "ee_dp")
+    ]
+
+
+def test_each_column_is_its_last_phase_beside_the_paper(found, root):
+    run = row(found[0], "ee_d")["runs"][0]
+    results = read_run(root / "a").results
+    phases = {"resolution": "full", "kernel": "kernel", "height": "height-4", "depth": "depth-2", "width": "width-2"}
+    for column, phase in phases.items():
+        assert run["columns"][column]["avg"] == results[phase]["avg"]
+        assert run["columns"][column]["best"] == results[phase]["best"]
+    assert run["columns"]["level"] is None
+    # Table IV: 44.22 and 51.90.
+    assert run["columns"]["width"]["avg_difference"] == pytest.approx(results["width-2"]["avg"] - 44.22)
+    assert run["columns"]["width"]["best_difference"] == pytest.approx(results["width-2"]["best"] - 51.9)
+    assert run["differs"] == [] and run["note"] is None
+
+
+def test_runs_of_one_cell_are_listed_one_by_one(found):
+    first, second = row(found[0], "ee_d")["runs"]
+    assert (first["seed"], second["seed"]) == (0, 1)
+    for column in ("kernel", "width"):
+        assert second["columns"][column]["avg"] - first["columns"][column]["avg"] == pytest.approx(2)
+
+
+def test_phases_to_come_leave_their_cells_open(found):
+    # Full, kernel, level-1 and level-2 of eight phases.
+    run = row(found[1], "se_p", "fixed")["runs"][0]
+    assert (run["finished_phases"], run["num_phases"]) == (4, 8)
+    assert [column for column, cell in run["columns"].items() if cell] == ["resolution", "kernel", "level"]
+
+
+def test_level_1_alone_does_not_fill_the_column(tmp_path):
+    run = read_run(write_run(tmp_path / "run", "ee_p", finished=3))
+    assert "level-1" in run.results
+    columns = row(tables.build_tables([run])[0], "ee_p")["runs"][0]["columns"]
+    assert columns["kernel"] is not None and columns["level"] is None
+
+
+def test_reduced_runs_are_marked_with_what_differs(found, written):
+    run = row(found[0], "ofa_mbv3")["runs"][0]
+    assert run["differs"] == ["20 instead of 200 classes", "6 instead of 605 epochs"] and run["note"] == 1
+    assert run["columns"]["width"]["avg_difference"] == pytest.approx(run["columns"]["width"]["avg"] - 40.03)
+    markdown = (written / "tables.md").read_text()
+    assert "reduced, seed 0, reduced [1] |" in markdown
+    assert "[1] not comparable with the paper: 20 instead of 200 classes; 6 instead of 605 epochs" in markdown
+
+
+def test_numbers_about_other_images_are_not_subtracted(tmp_path):
+    run = read_run(write_run(tmp_path / "run", "se_d", finished=1, data__dataset="cifar10"))
+    table = tables.build_tables([run])[0]
+    cell = row(table, "se_d")["runs"][0]["columns"]["resolution"]
+    assert cell["avg"] > 0 and cell["avg_difference"] is None
+    assert "difference" not in tables.as_text([table])
+
+
+def test_other_width_multipliers_stand_without_the_papers_numbers(found, written):
+    only = found[2]["rows"][0]
+    assert only["width_multiplier"] == 0.5 and set(only["paper"].values()) == {None}
+    last = (written / "tables.md").read_text().split("## ")[-1]
+    assert "| se_d x0.5 | progressive |" in last and "| paper |" not in last
+
+
+def test_text_lines_up(root):
+    text = tables.as_text(tables.build_tables([read_run(root / "a"), read_run(root / "b")]))
+    lines = text.split("\n\n")[0].splitlines()[1:]
+    header = lines[0]
+    end = header.index("kernel") + len("kernel")
+    # Numbers are aligned at the right of their column's name.
+    assert all(line[end - 1].isdigit() and line[end : end + 1] in ("", " ") for line in lines[1:])
+    paper, first, difference, second = (lines[i] for i in range(8, 12))
+    assert "44.22 / 51.90" in paper
+    assert first.split()[0].endswith("/a,") and second.split()[0].endswith("/b,")
+    assert difference.split()[0] == "difference" and "n/a" in difference
+
+
+def test_csv_has_every_cell_once(written, root):
+    with (written / "tables.csv").open() as file:
+        records = list(csv.DictReader(file))
+    keys = [(r["table"], r["network"], r["teacher"], r["column"], r["run"]) for r in records]
+    assert len(keys) == len(set(keys))
+    record = next(r for r in records if r["run"] == str(root / "a") and r["column"] == "width")
+    avg = read_run(root / "a").results["width-2"]["avg"]
+    assert (record["avg"], record["paper_avg"]) == (f"{avg:.2f}", "44.22")
+    assert record["avg_difference"] == f"{avg - 44.22:.2f}"
+    # A row of the paper that no run stands in.
+    empty = next(r for r in records if r["table"] == "Table V" and r["network"] == "ee_b" and r["column"] == "kernel")
+    assert (empty["run"], empty["avg"], empty["paper_best"]) == ("", "", "40.45")
+
+
+def test_markdown_tables_are_rectangular(written):
+    lines = [line for line in (written / "tables.md").read_text().splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {10}
+
+
+def test_bad_directories_are_named_and_nothing_is_written(root, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    broken = write_run(tmp_path / "broken", "se_d", finished=1)
+    (broken / "settings.json").write_text("{")
+    out = tmp_path / "out"
+    assert tables.main([str(root / "a"), str(tmp_path / "empty"), str(broken), f"--out={out}"]) == 2
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert len(lines) == 2 and "empty" in lines[0] and "broken" in lines[1]
+    assert printed.out == "" and not out.exists()
+
+
+def test_a_directory_that_cannot_be_written(root, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert tables.main([str(root / "a"), f"--out={tmp_path / 'file'}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
