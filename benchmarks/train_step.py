@@ -55,8 +55,10 @@ def main() -> None:
     seconds = seconds[1:]  # the first one compiled
     median = statistics.median(seconds)
     print(f"{args.network}, {args.subnets or 'full'} subnets, batch {args.batch_size}, resolution {args.resolution}")
-    print(f"compile {programs.seconds:.1f} s; step median {median:.3f} s, min {min(seconds):.3f}, max {max(seconds):.3f}")
-    print(f"{args.batch_size / median:.1f} images/s, {args.batch_size * max(args.subnets, 1) / median:.1f} subnet-images/s")
+    print(f"compile {programs.seconds:.1f} s")
+    print(f"step median {median:.3f} s, min {min(seconds):.3f} s, max {max(seconds):.3f} s")
+    rate = args.batch_size / median
+    print(f"{rate:.1f} images/s, {rate * max(args.subnets, 1):.1f} subnet-images/s")
 
 
 if __name__ == "__main__":

@@ -11,22 +11,13 @@ import jax
 
 from ofav2_jax.channels import count, num_parameters
 from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.paper import COLUMNS
 from ofav2_jax.phases import Phase, space_after
 from ofav2_jax.report import write_report
 from ofav2_jax.settings import Settings
 from ofav2_jax.space import SearchSpace
 from ofav2_jax.supernet import SuperNet
 from ofav2_jax.train import StepProgress, steps_per_epoch
-
-# Tables IV and V: a column for each elastic choice, with the result of the last phase that widens it.
-_COLUMNS = {
-    "": "resolution",
-    "kernel": "kernel",
-    "level": "level",
-    "height": "height",
-    "depth": "depth",
-    "expand": "width",
-}
 
 
 def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Sequence[jax.Device]) -> None:
@@ -63,7 +54,7 @@ def print_results(settings: Settings, results: dict[str, Any], workdir: Path) ->
         print(f"{phase['name']:<12}{len(phase['subnets']):>8,}{phase['avg']:>11.2f}{phase['best']:>12.2f}")
     columns = {}
     for phase, result in zip(settings.phases, results["phases"]):
-        columns[_COLUMNS[phase.unlocks]] = f"{result['avg']:.2f} / {result['best']:.2f}"
+        columns[COLUMNS[phase.unlocks]] = f"{result['avg']:.2f} / {result['best']:.2f}"
     print(f"\ntop-1 in %, avg / best\n{'network':<12}{'teacher':<14}" + "".join(f"{name:>16}" for name in columns))
     print(f"{settings.network:<12}{settings.teacher:<14}" + "".join(f"{cell:>16}" for cell in columns.values()))
     seconds = results["seconds"]
