@@ -12,7 +12,7 @@ def get_config(arg=None):
     parse_arguments(arg, {})
     config = base_config("ee_d")
     config.name = "quickstart"
-    config.width_multiplier = 0.5
+    config.width_multiplier = 0.6
     config.resolutions = (24, 32)
     config.batch_size = 64
     config.data.dataset = "digits"
@@ -23,10 +23,10 @@ def get_config(arg=None):
         config.phases[name].update(learning_rate=learning_rate, epochs=epochs, warmup_epochs=0, num_subnets=num_subnets)
 
     # Each phase continues where the one before it ended: most of the training goes into the first and the last.
-    phase("full", 0.05, 9, 0)
+    phase("full", 0.05, 10, 0)
     for name in ("kernel", "height_1", "height_2", "height_3", "depth_1", "depth_2", "width_1"):
-        phase(name, 0.03, 1, 2)
-    phase("height_4", 0.05, 2, 2)
+        phase(name, 0.05, 1, 2)
+    phase("height_4", 0.05, 3, 2)
     phase("width_2", 0.05, 9, 2)
     # A network this narrow has no units to spare.
     config.recipe.dropout_full = 0.0
@@ -34,6 +34,6 @@ def get_config(arg=None):
 
     config.evaluation.recalibration_images = 200
     config.evaluation.recalibration_batch_size = 100
-    config.evaluation.batch_size = 180
+    config.evaluation.batch_size = 120
     config.evaluation.subnets_per_pass = 2
     return config

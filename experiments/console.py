@@ -72,15 +72,20 @@ def rebuild_report(workdir: Path) -> None:
         logging.exception("the report of %s could not be written", workdir)
 
 
+# Drawing takes seconds, as long as a whole phase of a small run.
+_REPORT_EVERY_S = 60
+
+
 class Console:
     """Prints progress: a line that is rewritten on a terminal, else a line for each epoch.
 
     Args:
-        workdir: the run's directory, whose report is rewritten after each phase.
+        workdir: the run's directory, whose report is rewritten after a phase, but not every few seconds.
     """
 
     def __init__(self, workdir: Path) -> None:
         self._workdir = workdir
+        self._reported_at = time.monotonic()
         self._terminal = sys.stdout.isatty()
         self._drawn_at = 0.0
         self._remaining = ""
@@ -119,7 +124,9 @@ class Console:
             f"avg {result['avg']:.2f}  best {result['best']:.2f}",
             flush=True,
         )
-        rebuild_report(self._workdir)
+        if time.monotonic() - self._reported_at > _REPORT_EVERY_S:
+            rebuild_report(self._workdir)
+            self._reported_at = time.monotonic()
 
     def _clear(self):
         if self._terminal:
