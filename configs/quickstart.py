@@ -23,11 +23,11 @@ def get_config(arg=None):
         config.phases[name].update(learning_rate=learning_rate, epochs=epochs, warmup_epochs=0, num_subnets=num_subnets)
 
     # Each phase continues where the one before it ended: most of the training goes into the first and the last.
-    phase("full", 0.05, 10, 0)
+    phase("full", 0.05, 9, 0)
     for name in ("kernel", "height_1", "height_2", "height_3", "depth_1", "depth_2", "width_1"):
-        phase(name, 0.05, 1, 2)
-    phase("height_4", 0.05, 3, 2)
-    phase("width_2", 0.05, 9, 2)
+        phase(name, 0.02, 1, 2)
+    phase("height_4", 0.04, 2, 2)
+    phase("width_2", 0.04, 7, 2)
     # A network this narrow has no units to spare.
     config.recipe.dropout_full = 0.0
     config.recipe.dropout_rate = 0.0
