@@ -402,6 +402,25 @@ class SuperNet(nn.Module):
         """The stages (from 0) after which there is an exit."""
         return range(NUM_STAGES) if self.spec.early_exits else range(NUM_STAGES - 1, NUM_STAGES)
 
+    @nn.nowrap
+    def init(self, rngs: Any, images: jax.Array, choices: Subnet) -> dict[str, Any]:  # type: ignore[override]
+        """Creates the variables, as one compiled program: operation by operation it takes four times as long.
+
+        Args:
+            rngs: a PRNG key.
+            images: float [B, H, W, 3]; only their number of channels matters.
+            choices: any subnet that the network holds.
+
+        Returns:
+            {"params", "batch_stats"}.
+
+        Raises:
+            ValueError: for images of another shape or a subnet that the network does not hold.
+        """
+        check_images(images)
+        SearchSpace(self).check(choices)
+        return _init(self, rngs, images[:1], choices)
+
     def setup(self):
         channels, common = self.channels, dict(axis_name=self.axis_name, dtype=self.dtype)
         self.stem_conv = StemConv(channels.stem, self.dtype)
@@ -480,6 +499,11 @@ def check_images(images: jax.Array) -> None:
         raise ValueError(f"images have shape {images.shape}, which is not allowed: they must be [B, H, W, 3]")
     if images.shape[-1] != 3:
         raise ValueError(f"images have {images.shape[-1]} channels, which is not allowed: they must be [B, H, W, 3]")
+
+
+@functools.partial(jax.jit, static_argnames=("net", "subnet"))
+def _init(net, rngs, images, subnet):
+    return nn.Module.init(net, rngs, images, subnet)
 
 
 @functools.partial(jax.jit, static_argnames=("net", "subnet", "train", "all_exits"))
