@@ -94,16 +94,9 @@ def check(settings: Settings, dataset: Dataset, num_devices: int) -> None:
 
 def initial_params(net: SuperNet, seed: int) -> Params:
     """Random parameters of the whole supernet."""
-    return _init_params(net).lower(jax.random.key(seed)).compile(quick_compiler_options())(jax.random.key(seed))
-
-
-def param_shapes(net: SuperNet) -> Params:
-    """Shapes and types of the parameters."""
-    return jax.eval_shape(_init_params(net), jax.random.key(0))
-
-
-def _init_params(net):
-    return jax.jit(lambda key: net.init(key, jnp.zeros((1, 32, 32, 3)), Subnet.uniform())["params"])
+    init = jax.jit(lambda key: net.init(key, jnp.zeros((1, 32, 32, 3)), Subnet.uniform())["params"])
+    key = jax.random.key(seed)
+    return init.lower(key).compile(quick_compiler_options())(key)
 
 
 class Run:
@@ -148,7 +141,7 @@ class Run:
         self._space = SearchSpace(self.net)
         self._steps_per_epoch = steps_per_epoch(settings, dataset)
         self._key = jax.random.key(settings.seed)
-        self._param_shapes = param_shapes(self.net)
+        self._param_shapes = variable_shapes(self.net)["params"]
         self._checkpoints = checkpoint.RunState(workdir / "state")
         self._saved_at = time.monotonic()
         # Seconds by kind, over all the processes that worked on this run.
