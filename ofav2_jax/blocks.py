@@ -7,7 +7,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ofav2_jax.layers import BatchNorm, DepthwiseConv, PointwiseConv, SqueezeExcite, apply_mask, h_swish, prefix
+from ofav2_jax.layers import (
+    BatchNorm,
+    DepthwiseConv,
+    PointwiseConv,
+    SqueezeExcite,
+    apply_mask,
+    h_swish,
+    mix_channels,
+    prefix,
+)
 from ofav2_jax.network import middle_width, squeeze_width
 from ofav2_jax.space import ALLOWED, LevelChoice
 
@@ -39,13 +48,13 @@ class StemConv(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        channels, _, _, height, width = images.shape
+        channels, _, height, width, _ = images.shape
         init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         kernel = self.param("kernel", init, (3, 3, channels, self.features))
-        padded = jnp.pad(images, ((0, 0), (0, 0), (0, 0), (1, 1), (1, 1)))
-        shifts = [padded[..., i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
+        padded = jnp.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+        shifts = [padded[:, :, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
         patches = jnp.concatenate(shifts, axis=0).astype(self.dtype)
-        return jnp.tensordot(kernel.reshape(9 * channels, self.features).astype(self.dtype), patches, axes=(0, 0))
+        return mix_channels(kernel.reshape(9 * channels, self.features).astype(self.dtype), patches)
 
 
 class InvertedBottleneck(nn.Module):
@@ -111,7 +120,7 @@ class PointwiseBlock(nn.Module):
         self.bn = BatchNorm(self.channels, self.activation, self.axis_name, self.dtype)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        return self.bn(self.conv(x[..., :: self.stride, :: self.stride]), train)
+        return self.bn(self.conv(x[:, :, :: self.stride, :: self.stride]), train)
 
 
 class LightBlock(nn.Module):
@@ -136,13 +145,12 @@ class LightBlock(nn.Module):
 
 
 def _max_pool(x: jax.Array, window: int) -> jax.Array:
-    """Non-overlapping max-pool of [..., H, W] in ceil mode: an incomplete last window counts."""
-    height, width = x.shape[-2:]
-    pads = [(0, 0)] * (x.ndim - 2) + [(0, -height % window), (0, -width % window)]
-    x = jnp.pad(x, pads, constant_values=-jnp.inf)
-    rows, columns = (size // window for size in x.shape[-2:])
-    x = x.reshape(*x.shape[:-2], rows, window, columns, window)
-    pixels = [x[..., i, :, j] for i in range(window) for j in range(window)]
+    """Non-overlapping max-pool of [C, S, H, W, B] in ceil mode: an incomplete last window counts."""
+    channels, s, height, width, batch = x.shape
+    rows, columns = -(-height // window), -(-width // window)
+    pads = ((0, 0), (0, 0), (0, rows * window - height), (0, columns * window - width), (0, 0))
+    x = jnp.pad(x, pads, constant_values=-jnp.inf).reshape(channels, s, rows, window, columns, window, batch)
+    pixels = [x[:, :, :, i, :, j] for i in range(window) for j in range(window)]
     # Not jnp.max: its gradient counts the pixels equal to the maximum and divides by that. The count is 0, and
     # the gradient NaN, where the compiler computes a pixel once more for the comparison and rounds differently.
     return functools.reduce(lambda first, second: jnp.where(second > first, second, first), pixels)
@@ -212,7 +220,7 @@ class ExitHead(nn.Module):
     def __call__(self, x: jax.Array, train: bool, keep: jax.Array | None, keep_rate: float) -> jax.Array:
         """Logits [classes, S, B]; `keep` [at least the mixed width, S, B] says which features dropout keeps."""
         y = self.expand_bn(self.expand(x), train)
-        y = h_swish(self.mix(jnp.mean(y, axis=(3, 4))))
+        y = h_swish(self.mix(jnp.mean(y, axis=(2, 3))))
         if keep is not None:
             y = jnp.where(keep[: y.shape[0]], y / keep_rate, 0)
         return self.classifier(y)

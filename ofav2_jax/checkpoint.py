@@ -56,7 +56,7 @@ def load_tree(directory: Path, like: Any) -> Any:
 
 
 class RunState:
-    """The running state of a run, numbered by the optimiser steps taken since its start.
+    """The running state of a run, in checkpoints whose numbers rise as it goes on.
 
     Args:
         directory: where; created.
@@ -67,20 +67,18 @@ class RunState:
         options = ocp.CheckpointManagerOptions(max_to_keep=_KEPT, create=True, enable_async_checkpointing=True)
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
-    def save(self, step: int, arrays: Any, progress: dict[str, Any]) -> None:
+    def save(self, number: int, arrays: Any, progress: dict[str, Any]) -> None:
         """Saves in the background; returns once `arrays` have been copied.
 
         Args:
-            step: steps taken since the start of the run.
+            number: of the checkpoint, above that of every checkpoint before it.
             arrays: everything that is trained.
             progress: where the run stands, as JSON.
         """
-        if step in self._manager.all_steps():
-            return
         host = jax.tree.map(np.asarray, arrays)
         meta = {**progress, "digest": digest(host)}
         self._manager.save(
-            step, args=ocp.args.Composite(arrays=ocp.args.StandardSave(host), meta=ocp.args.JsonSave(meta))
+            number, args=ocp.args.Composite(arrays=ocp.args.StandardSave(host), meta=ocp.args.JsonSave(meta))
         )
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:

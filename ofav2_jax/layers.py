@@ -1,7 +1,8 @@
 """Elastic layers: each takes a choice as an int, and slices, or as an array over S subnets, and masks.
 
-Activations are [C, S, B, H, W] throughout: a 1x1 convolution is then one matrix product without a transpose, also
-in the backward pass, a depthwise convolution a batch of them, and what batch norm sums is contiguous. A static
+Activations are [C, S, H, W, B] throughout: a 1x1 convolution is then one matrix product without a transpose, also
+in the backward pass, a depthwise convolution a sum or a batch of products of whole vectors of images, and what batch
+norm sums is contiguous. A static
 subnet has S = 1; so has everything before the first choice of traced subnets, which is therefore computed once.
 Where a layer's channels are cut, it takes the leading ones: how many is read off its input.
 """
@@ -77,6 +78,29 @@ def apply_mask(x: jax.Array, width: int | jax.Array) -> jax.Array:
     return x if isinstance(width, int) else x * width.astype(x.dtype)
 
 
+@jax.custom_vjp
+def mix_channels(kernel: jax.Array, x: jax.Array) -> jax.Array:
+    """kernel [c, d], x [c, ...]: [d, ...], each output channel a weighted sum of the input channels.
+
+    Its own gradient, because the automatic one asks for products whose results and operands are transposed, and
+    XLA copies whole activations to give it those.
+    """
+    return jnp.tensordot(kernel, x, axes=(0, 0))
+
+
+def _mix_channels_fwd(kernel, x):
+    return mix_channels(kernel, x), (kernel, x)
+
+
+def _mix_channels_bwd(residuals, dy):
+    kernel, x = residuals
+    dkernel = jnp.einsum("cp,dp->cd", x.reshape(x.shape[0], -1), dy.reshape(dy.shape[0], -1))
+    return dkernel, jnp.tensordot(kernel, dy, axes=(1, 0))
+
+
+mix_channels.defvjp(_mix_channels_fwd, _mix_channels_bwd)
+
+
 class PointwiseConv(nn.Module):
     """1x1 convolution (a dense layer over the channels). He fan-out initialisation, biases 0.
 
@@ -101,7 +125,7 @@ class PointwiseConv(nn.Module):
         """Maps [c, ...] to [d, ...], with c <= in_channels; d is `width` where that is an int, else features."""
         features = width if isinstance(width, int) else self.features
         kernel = self.kernel[: x.shape[0], :features].astype(self.dtype)
-        y = jnp.tensordot(kernel, x.astype(self.dtype), axes=(0, 0))
+        y = mix_channels(kernel, x.astype(self.dtype))
         return y + _along_channels(self.bias[:features].astype(self.dtype), y.ndim) if self.use_bias else y
 
 
@@ -133,7 +157,7 @@ class BatchNorm(nn.Module):
             self.variable("batch_stats", "var", jnp.ones, (self.features,))
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalises [c, S, B, H, W], c <= features, by the batch's statistics or the stored ones."""
+        """Normalises [c, S, H, W, B], c <= features, by the batch's statistics or the stored ones."""
         channels = x.shape[0]
         scale, bias = self.scale[:channels], self.bias[:channels]
         if train:
@@ -168,7 +192,7 @@ def _over_devices(mean: jax.Array, axis_name: str | None) -> jax.Array:
 
 
 def _average(values: jax.Array, axis_name: str | None) -> jax.Array:
-    """Mean of [C, S, B, H, W] over images, pixels and devices: [C, S]."""
+    """Mean of [C, S, H, W, B] over pixels, images and devices: [C, S]."""
     return _over_devices(jnp.mean(values, axis=(2, 3, 4)), axis_name)
 
 
@@ -249,9 +273,8 @@ class DepthwiseConv(nn.Module):
         return jnp.sqrt(2.0 / (k * k * features)) * jax.random.normal(key, shape)
 
     def __call__(self, x: jax.Array, choice: int | jax.Array | None = None) -> jax.Array:
-        """Convolves [c, S or 1, B, H, W], c <= features, with the kernel chosen by an int or ints [S]."""
+        """Convolves [c, S or 1, H, W, B], c <= features, with the kernel chosen by an int or ints [S]."""
         kernel = jnp.moveaxis(self._chosen_kernel(choice, x.shape[0]), -1, 0)
-        x = jnp.broadcast_to(x, (x.shape[0], kernel.shape[1], *x.shape[2:]))
         return depthwise.depthwise_conv(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
 
     def _chosen_kernel(self, choice, channels):
@@ -290,7 +313,7 @@ class SqueezeExcite(nn.Module):
         self.expand = PointwiseConv(self.hidden, self.features, use_bias=True, dtype=self.dtype)
 
     def __call__(self, x: jax.Array, hidden: int | jax.Array) -> jax.Array:
-        """Scales [c, S, B, H, W] channel by channel; `hidden` units are active (an int, or a mask)."""
-        pooled = jnp.mean(x, axis=(3, 4), keepdims=True)
+        """Scales [c, S, H, W, B] channel by channel; `hidden` units are active (an int, or a mask)."""
+        pooled = jnp.mean(x, axis=(2, 3), keepdims=True)
         units = apply_mask(nn.relu(self.reduce(pooled, hidden)), hidden)
         return x * h_sigmoid(self.expand(units, x.shape[0]))

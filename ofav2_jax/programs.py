@@ -11,7 +11,7 @@ import jax
 
 # Options for CPUs. They are given per program, because a global XLA_FLAGS entry that an XLA version does not know
 # aborts the process; an option that this version does not know is left out.
-_FAST_TO_COMPILE = {"xla_cpu_use_fusion_emitters": False}
+_FAST_TO_COMPILE = {"xla_cpu_use_fusion_emitters": True}
 _FASTER_TO_COMPILE = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
 
 

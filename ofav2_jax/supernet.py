@@ -249,7 +249,7 @@ class SuperNet(nn.Module):
             draw = functools.partial(jax.random.bernoulli, p=1 - dropout_rate, shape=shape)
             keep = jnp.moveaxis(jax.vmap(jax.vmap(draw))(dropout_keys), -1, 0)
 
-        x = self.stem_bn(self.stem_conv(jnp.moveaxis(images, -1, 0)[:, None]), train)
+        x = self.stem_bn(self.stem_conv(jnp.transpose(images, (3, 1, 2, 0))[:, None]), train)
         x = self.stem_block(x, train)
         logits = {}
         for stage in range(height):

@@ -227,9 +227,9 @@ class Run:
     def _save(self, progress: "_Progress") -> None:
         arrays = {"params": progress.state.params, "opt_state": progress.state.opt_state, "best": progress.best}
         position = {"phase": progress.phase, "step": progress.step, "best_score": progress.best_score}
-        self._checkpoints.save(
-            self._steps_since_start(progress), arrays, {**position, "seconds": self._seconds_by_kind()}
-        )
+        # The end of a phase and the start of the next one are as many steps from the start, but two checkpoints.
+        number = self._steps_since_start(progress) + progress.phase
+        self._checkpoints.save(number, arrays, {**position, "seconds": self._seconds_by_kind()})
         self._saved_at = time.monotonic()
 
     # --- one phase ---------------------------------------------------------------------------------------------
@@ -264,7 +264,8 @@ class Run:
             history.append(metrics)
             self._check_finite(progress, history, lag=1)
             progress.step += 1
-            if time.monotonic() - self._saved_at > self._checkpoint_every_s:
+            # The last step of an epoch is saved after its validation, with what that decides.
+            if progress.step % per_epoch and time.monotonic() - self._saved_at > self._checkpoint_every_s:
                 self._check_finite(progress, history, lag=0)
                 self._save(progress)
             busy = time.perf_counter() - started - (self.programs.seconds - compiled)

@@ -135,6 +135,19 @@ def test_no_whole_checkpoint_is_an_error(killed, cache, tmp_path):
     assert not (workdir / "results.json").exists()
 
 
+def test_finished_run_does_nothing_when_started_again(uninterrupted, cache, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted[0], workdir)
+    before = results_of(workdir)
+    (workdir / "results.json").unlink()
+    written = {path: path.stat().st_mtime_ns for path in (workdir / "phases").glob("*/result.json")}
+    status, _, err = finish(launch(workdir, cache))
+    assert status == 0, err
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    after = results_of(workdir)
+    assert after["phases"] == before["phases"] and after["params_sha256"] == before["params_sha256"]
+
+
 def test_directory_of_another_run_is_refused(killed, cache):
     status, _, err = finish(launch(killed, cache, "--config.seed=7", "--config.phases.kernel.epochs=2"))
     assert status == 2
