@@ -11,6 +11,7 @@ from ofav2_jax.phases import Phase
 from ofav2_jax.step import ENGINES, Recipe
 
 TEACHERS = ("progressive", "fixed")
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Settings:
         seed: of every random draw, an int >= 0.
         resolutions: drawn anew for each batch.
         batch_size: images per step, over all devices.
+        dtype: of the activations, "float32" or "bfloat16"; parameters, statistics and losses are float32.
         engine: "masked" (the whole space is sampled) or "static" (uniform subnets only).
         teacher: "progressive" (extracted anew for each phase) or "fixed" (the one of phase full).
         warmup_learning_rate: where the warm-up starts; None: at the phase's own rate.
@@ -58,6 +60,7 @@ class Settings:
     seed: int
     resolutions: tuple[int, ...]
     batch_size: int
+    dtype: str
     engine: str
     teacher: str
     warmup_learning_rate: float | None
@@ -80,6 +83,7 @@ class Settings:
         if len(set(self.resolutions)) < len(self.resolutions):
             _refuse("resolutions", self.resolutions, "different ints")
         _check_positive("batch_size", self.batch_size)
+        _check_among("dtype", self.dtype, DTYPES)
         _check_among("engine", self.engine, tuple(ENGINES))
         _check_among("teacher", self.teacher, TEACHERS)
         if self.warmup_learning_rate is not None:

@@ -132,7 +132,9 @@ class Run:
         self._checkpoint_every_s = checkpoint_every_s
         self._claim()
 
-        self.net = SuperNet(settings.network, settings.width_multiplier, dataset.num_classes)
+        self.net = SuperNet(
+            settings.network, settings.width_multiplier, dataset.num_classes, dtype=jnp.dtype(settings.dtype)
+        )
         self.programs = Programs(settings.resolutions)
         self._steps = Steps(self.net, settings.recipe, dataset.normalisation, devices, self.programs)
         self._engine = ENGINES[settings.engine](self._steps)

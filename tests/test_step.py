@@ -105,7 +105,7 @@ def test_engines_train_the_same_parameters():
         static, static_losses = Setting(1, jnp.float64).train("static", subnets)
     np.testing.assert_allclose(masked_losses, static_losses, rtol=1e-7)
     assert_same(masked, static, 1e-7)
-    moved = jax.tree.map(lambda a, b: bool(np.abs(a - b).max() > 1e-4), masked, params(seed=0))
+    moved = jax.tree.map(lambda a, b: bool(np.abs(a - b).max() > 1e-4), masked, jax.device_get(params(seed=0)))
     assert (
         moved["exit_2"]["classifier"]["kernel"]
         and moved["stage_1"]["level_1"]["inverted_bottleneck"]["expand"]["kernel"]
@@ -126,6 +126,17 @@ def test_phase_full_does_not_depend_on_the_number_of_devices():
     with jax.enable_x64(True):
         one, four = (Setting(num_devices, jnp.float64).train_full(5) for num_devices in (1, 4))
     assert_same(one, four, 1e-7)
+
+
+def test_bfloat16_changes_activations_only():
+    subnets = [[LARGE, SMALL], [SMALL, LARGE]]
+    narrow, wide = Setting(1), Setting(1)
+    narrow.steps.net = narrow.steps.net.clone(dtype=jnp.bfloat16)
+    ours, losses = narrow.train("masked", subnets)
+    _, wide_losses = wide.train("masked", subnets)
+    assert {leaf.dtype for leaf in jax.tree.leaves((ours, narrow.state.opt_state))} == {np.dtype(np.float32)}
+    np.testing.assert_allclose(losses, wide_losses, rtol=0.02)
+    assert losses != wide_losses
 
 
 @pytest.mark.parametrize("engine", ENGINES)
