@@ -60,7 +60,7 @@ class Ours:
         self.steps = Steps(self.net, recipe, images().normalisation, self.devices, self.programs)
         self.data = replicate(Images(images().images, images().labels), self.devices)
         params = initial_params(self.net, 0)
-        self.state = replicate(TrainState(params, recipe.optimizer().init(params)), self.devices)
+        self.state = replicate(TrainState(params, recipe.init_optimizer(params)), self.devices)
         self.teacher = replicate(initial_params(self.net, 1), self.devices)
         self.engine = MaskedEngine(self.steps)
         whole = SearchSpace(self.net)

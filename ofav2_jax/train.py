@@ -405,7 +405,7 @@ def _arrays_at_start(params: Params, net: SuperNet, recipe: Recipe, width_phase:
     if width_phase:
         stats = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), variable_shapes(net)["batch_stats"])
         params = sort_channels(net, {"params": params, "batch_stats": stats}, width_phase)["params"]
-    return {"params": _copy(params), "opt_state": recipe.optimizer().init(params), "best": _copy(params)}
+    return {"params": _copy(params), "opt_state": recipe.init_optimizer(params), "best": _copy(params)}
 
 
 @jax.jit

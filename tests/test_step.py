@@ -29,7 +29,7 @@ def test_sgd_matches_the_reference(case):
     arrays = {name.split("/")[1]: value for name, value in SGD.arrays.items() if name.startswith(f"{case}/")}
     # w is decayed, b is not: the names decide.
     params = {"kernel": jnp.asarray(arrays["w0"]), "bias": jnp.asarray(arrays["b0"])}
-    state = TrainState(params, RECIPE.optimizer().init(params))
+    state = TrainState(params, RECIPE.init_optimizer(params))
     for step, rate in enumerate(rates):
         grads = {"kernel": arrays[f"gw{step}"], "bias": arrays[f"gb{step}"]}
         state = update(RECIPE, state, grads, jnp.float32(rate))
@@ -61,7 +61,7 @@ class Setting:
         self.data = replicate(Images(digits.images, digits.labels), devices)
         # Copies: a step donates its state.
         start = jax.tree.map(lambda p: jnp.array(p, dtype), params(seed=0))
-        self.state = replicate(TrainState(start, RECIPE.optimizer().init(start)), devices)
+        self.state = replicate(TrainState(start, RECIPE.init_optimizer(start)), devices)
         self.teacher = replicate(jax.tree.map(lambda p: jnp.array(p, dtype), params(seed=1)), devices)
         self.indices = digits.splits["train"][:64].astype(np.int32)
 
