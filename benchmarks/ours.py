@@ -20,7 +20,7 @@ from ofav2_jax.step import Images, MaskedEngine, Recipe, Steps, TrainState, repl
 from ofav2_jax.train import initial_params
 
 NUM_CLASSES = 200
-NUM_IMAGES = 2000
+NUM_IMAGES = 10_000
 
 
 @functools.cache
@@ -64,7 +64,11 @@ class Ours:
         self.teacher = replicate(initial_params(self.net, 1), self.devices)
         self.engine = MaskedEngine(self.steps)
         whole = SearchSpace(self.net)
-        self.spaces = {"kernel": whole.restrict(expand=(6,), depth=(4,), height=(5,)), "width2": whole}
+        self.spaces = {
+            "kernel": whole.restrict(expand=(6,), depth=(4,), height=(5,)),
+            "depth2": whole.restrict(expand=(6,)),
+            "width2": whole,
+        }
 
     def step(self, phase: str, num_subnets: int, seed: int) -> None:
         """One optimiser step, augmentation included."""

@@ -61,7 +61,7 @@ class Once:
         self.labels = torch.randint(0, num_classes, (batch_size,), device=self.device)
 
     def step(self, phase: str, num_subnets: int, seed: int, bfloat16: bool = False) -> None:
-        """One optimiser step: "full" trains the maximal network, "kernel" and "width2" sample subnets."""
+        """One optimiser step: "full" trains the maximal network; the others sample subnets."""
         torch, functional = self.torch, self.torch.nn.functional
         random.seed(seed)
         cast = torch.autocast(self.device.type, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
@@ -83,10 +83,10 @@ class Once:
     def _choose(self, phase: str) -> None:
         if phase == "full":
             self.net.set_max_net()
-        elif phase == "kernel":
-            self.net.set_active_subnet(ks=[random.choice([3, 5, 7]) for _ in range(20)], e=6, d=4)
-        else:
-            self.net.sample_active_subnet()
+            return
+        self.net.sample_active_subnet()
+        if phase != "width2":
+            self.net.set_active_subnet(e=6, d=4 if phase == "kernel" else None)
 
     def test(self, number: int, recalibration_batches: int, batches: int) -> None:
         """Recalibrates the `number`-th uniform subnet, and tests it; both on the one batch, over and over."""
