@@ -17,7 +17,9 @@ def _one_of(*allowed: Any) -> Callable[[str], Any]:
 
     def parse(text: str) -> Any:
         if text not in texts:
-            raise ValueError(f"one of {', '.join(texts)}{did_you_mean(text, texts)}")
+            # Which number was meant cannot be told from its digits.
+            hint = did_you_mean(text, [value for value in allowed if isinstance(value, str)])
+            raise ValueError(f"one of {', '.join(texts)}{hint}")
         return texts[text]
 
     return parse

@@ -88,7 +88,8 @@ def _set_fields(config: ConfigDict, fields: Sequence[str], arguments: Sequence[s
             inside = [field for field in fields if field.startswith(f"{match[1]}.")]
             if inside:
                 raise ValueError(f"--config.{match[1]} holds several fields: set one of {', '.join(inside)}")
-            _refuse_flag(f"config.{match[1]}", [f"config.{field}" for field in fields])
+            hint = did_you_mean(match[1], fields, "--config.{}".format)
+            raise ValueError(f"--config.{match[1]} is unknown{hint}")
     overrides = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", config, flag_values=overrides, sys_argv=list(arguments))
     overrides.set_gnu_getopt(True)
@@ -98,7 +99,8 @@ def _set_fields(config: ConfigDict, fields: Sequence[str], arguments: Sequence[s
 
 
 def _refuse_flag(name: str, known: Iterable[str]) -> NoReturn:
-    raise ValueError(f"--{name} is unknown{did_you_mean(name, known, '--{}'.format)}")
+    hint = did_you_mean(name, known, "--{}".format)
+    raise ValueError(f"--{name} is unknown{hint or '; there are --config, --config.field, --workdir and --dry_run'}")
 
 
 def _type_of(config: ConfigDict, field: str) -> type:

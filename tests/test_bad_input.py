@@ -74,7 +74,7 @@ COMMAND_LINES = [
     ([QUICKSTART, "--dryrun"], r"--dryrun is unknown; did you mean --dry_run\?"),
     ([QUICKSTART, "--dry_run=maybe"], not_allowed("dry_run", "'maybe'", "true or false")),
     ([QUICKSTART, "--seed=1"], r"--seed is unknown; did you mean --config\.seed\?"),
-    ([QUICKSTART, "--help"], "--help is unknown"),
+    ([QUICKSTART, "--help"], "--help is unknown; there are --config, --config.field, --workdir and --dry_run"),
     # --- config files
     (["--config="], "config='' is not a file"),
     (["--config=configs"], "config='configs' is not a file"),
@@ -106,7 +106,7 @@ COMMAND_LINES = [
     ([EE_D + ":width=1.2"], "argument 'width' is unknown; this config takes: wm, teacher, epochs, classes, smoke$"),
     ([EE_D + ":teachr=fixed"], r"config argument 'teachr' is unknown; .*; did you mean 'teacher'\?"),
     ([QUICKSTART + ":smoke"], "config argument 'smoke' is unknown; this config takes: none"),
-    ([EE_D + ":wm=1.1"], "wm must be one of 1.0, 1.2"),
+    ([EE_D + ":wm=1.1"], "wm must be one of 1.0, 1.2$"),
     ([EE_D + ":wm"], "config argument 'wm' is not allowed: wm must be one of 1.0, 1.2"),
     ([EE_D + ":wm=1.0,wm=1.2"], "config argument 'wm' is given twice"),
     ([EE_D + ":teacher=fixd"], r"teacher must be one of progressive, fixed; did you mean 'fixed'\?"),
@@ -117,7 +117,7 @@ COMMAND_LINES = [
     ([EE_D + ":classes=2.5"], "classes must be an int of at least 2"),
     ([EE_D + ":smoke=1"], "smoke must be without a value"),
     # --- names of fields
-    ([QUICKSTART, "--config.nothing=1"], "--config.nothing is unknown"),
+    ([QUICKSTART, "--config.nothing=1"], "--config.nothing is unknown$"),
     ([QUICKSTART, "--config.batch_sise=3"], r"--config\.batch_sise is unknown; did you mean --config\.batch_size\?"),
     ([QUICKSTART, "--config.dropout_rate=0"], r"did you mean --config\.recipe\.dropout_rate\?"),
     ([QUICKSTART, "--config.phases.kernal.epochs=1"], r"did you mean --config\.phases\.kernel\.epochs\?"),
