@@ -1,65 +1,150 @@
-"""Times one optimiser step of a phase: a teacher forward, S sampled subnets forward and backward, an update.
+"""Times one optimiser step of the phases full, kernel and width 2, side by side with the same work in PyTorch.
 
-python -m benchmarks.train_step [--network=ee_d] [--subnets=4] [--batch_size=64] [--resolution=64] [--steps=10]
+python -m benchmarks.train_step [--batch_size=64] [--resolution=64] [--steps=8] [--phases=full,kernel,width2]
+                                [--dtype=float32] [--json=FILE]
+
+The baseline network is compared with the package `ofa` (extra `bench`; without it that column stays empty), step by
+step in alternation; EE_D stands beside. Our step includes gathering and augmenting the images; PyTorch's starts from
+a batch that is ready.
 """
 
 import argparse
+import json
+import os
 import statistics
+import tempfile
 import time
+from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
-from ofav2_jax import SearchSpace, SuperNet
-from ofav2_jax.data.augment import Normalisation
-from ofav2_jax.programs import Programs
-from ofav2_jax.step import Images, MaskedEngine, Recipe, Steps, TrainState, replicate
-from ofav2_jax.train import initial_params
+from benchmarks.ours import Ours, PeakMemory, machine
+from experiments.huge_pages import use_huge_pages
+
+# Subnets per step, as in Table III; phase full trains the maximal network itself.
+NUM_SUBNETS = {"full": 0, "kernel": 1, "width2": 4}
+NETWORKS = ("ofa_mbv3", "ee_d")
 
 
 def main() -> None:
-    """Prints compile seconds, and the median and spread of the seconds per step."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", default="ee_d")
-    parser.add_argument("--width_multiplier", type=float, default=1.0)
-    parser.add_argument("--subnets", type=int, default=4, help="0: phase full")
+    """Prints the table, and writes it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--resolution", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=8, help="of each kind, after one that is not counted")
+    parser.add_argument("--phases", default=",".join(NUM_SUBNETS), help="any of full, kernel, width2")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of activations")
+    parser.add_argument("--json", help="file to write the figures to")
     args = parser.parse_args()
+    phases = args.phases.split(",")
+    for phase in phases:
+        if phase not in NUM_SUBNETS:
+            parser.error(f"--phases={phase} is not allowed: it must be any of {', '.join(NUM_SUBNETS)}")
 
-    devices = jax.devices()[:1]
-    net = SuperNet(args.network, args.width_multiplier, num_classes=200)
-    programs = Programs([args.resolution])
-    steps = Steps(net, Recipe(), Normalisation((0.5,) * 3, (0.25,) * 3), devices, programs)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (1000, 64, 64, 3)).astype(np.uint8)
-    data = replicate(Images(images, rng.integers(0, 200, 1000).astype(np.int32)), devices)
-    params = initial_params(net, 0)
-    state = replicate(TrainState(params, Recipe().optimizer().init(params)), devices)
-    teacher = replicate(initial_params(net, 1), devices)
-    engine, space = MaskedEngine(steps), SearchSpace(net)
+    results = measure(args.batch_size, args.resolution, phases, args.steps, args.dtype)
+    print_table(results)
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump(results, file, indent=1)
 
-    seconds = []
-    for step in range(args.steps + 1):
-        key = jax.random.fold_in(jax.random.key(0), step)
-        indices = rng.integers(0, 1000, (1, args.batch_size)).astype(np.int32)
-        start = time.perf_counter()
-        if args.subnets:
-            choices = engine.draw(key, space, args.subnets)
-            state, metrics = engine.step(state, teacher, data, choices, indices, key, 1e-3, args.resolution)
-        else:
-            state, metrics = steps.full_step(state, data, indices, key, 1e-3, args.resolution)
-        jax.block_until_ready((state, metrics))
-        seconds.append(time.perf_counter() - start)
-    seconds = seconds[1:]  # the first one compiled
-    median = statistics.median(seconds)
-    print(f"{args.network}, {args.subnets or 'full'} subnets, batch {args.batch_size}, resolution {args.resolution}")
-    print(f"compile {programs.seconds:.1f} s")
-    print(f"step median {median:.3f} s, min {min(seconds):.3f} s, max {max(seconds):.3f} s")
-    rate = args.batch_size / median
-    print(f"{rate:.1f} images/s, {rate * max(args.subnets, 1):.1f} subnet-images/s")
+
+def measure(batch_size: int, resolution: int, phases: list[str], num_steps: int, dtype: str) -> dict[str, Any]:
+    """Times every phase.
+
+    Returns:
+        "machine", "setting", and for each phase its rows by name and `ratio`, our time over PyTorch's.
+    """
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    torch, torch_version = _torch(batch_size, resolution)
+    results: dict[str, Any] = {
+        "machine": machine(),
+        "setting": {"batch_size": batch_size, "resolution": resolution, "dtype": dtype, "torch": torch_version},
+        "phases": {},
+    }
+    for phase in phases:
+        num_subnets = NUM_SUBNETS[phase]
+        with tempfile.TemporaryDirectory() as cache:
+            jax.config.update("jax_compilation_cache_dir", cache)
+            candidates: dict[str, Any] = {}
+            rows: dict[str, Any] = {}
+            for network in NETWORKS:
+                cold = Ours(network, batch_size, resolution, jnp.dtype(dtype).type)
+                cold.step(phase, num_subnets, seed=0)
+                jax.clear_caches()
+                warm = Ours(network, batch_size, resolution, jnp.dtype(dtype).type)
+                warm.step(phase, num_subnets, seed=0)
+                rows[network] = {"compile_s": cold.programs.seconds, "compile_cached_s": warm.programs.seconds}
+                candidates[network] = lambda seed, o=warm: o.step(phase, num_subnets, seed)  # noqa: B023
+                del cold
+            if torch:
+                rows["torch"] = {}
+                candidates["torch"] = lambda seed: torch.step(phase, num_subnets, seed, dtype == "bfloat16")  # noqa: B023
+            _time(candidates, rows, num_steps, batch_size, num_subnets)
+            results["phases"][phase] = {"rows": rows}
+            if torch:
+                results["phases"][phase]["ratio"] = rows["ofa_mbv3"]["median_s"] / rows["torch"]["median_s"]
+    return results
+
+
+def _torch(batch_size: int, resolution: int) -> tuple[Any, str]:
+    from benchmarks import pytorch
+
+    try:
+        once = pytorch.Once(batch_size, resolution, os.cpu_count() or 1)
+    except ImportError as error:
+        return None, f"not installed ({error}); pip install -e '.[bench]'"
+    if once.device.type != {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend()):
+        return None, f"left out: PyTorch has {once.device.type}, JAX {jax.default_backend()}"
+    return once, pytorch.versions()
+
+
+def _time(candidates, rows, num_steps, batch_size, num_subnets):
+    """Fills in the rows: one step of each in turn, so that what disturbs the machine disturbs all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for name, step in candidates.items():
+        step(1)
+        with PeakMemory(jax.default_backend() != "cpu") as memory:
+            step(2)
+        rows[name]["peak_mib"] = memory.mib
+    for number in range(num_steps):
+        for name, step in candidates.items():
+            started = time.perf_counter()
+            step(3 + number)
+            seconds[name].append(time.perf_counter() - started)
+    for name, values in seconds.items():
+        median = statistics.median(values)
+        rows[name] |= {
+            "median_s": median,
+            "min_s": min(values),
+            "max_s": max(values),
+            "images_per_s": batch_size / median,
+            "subnet_images_per_s": batch_size * max(num_subnets, 1) / median,
+        }
+
+
+def print_table(results: dict[str, Any]) -> None:
+    """One line for each phase and candidate."""
+    for name, value in (results["machine"] | results["setting"]).items():
+        print(f"{name:<12} {value}")
+    print(
+        f"\n{'phase':<8}{'network':<10}{'median':>9}{'min':>9}{'max':>9}{'images/s':>11}{'subnet-im./s':>14}"
+        f"{'compile':>9}{'cached':>8}{'peak MiB':>10}"
+    )
+    for phase, result in results["phases"].items():
+        for name, row in result["rows"].items():
+            compiled = "".join(
+                f"{row[key]:>{width}.1f}" if key in row else " " * width
+                for key, width in (("compile_s", 9), ("compile_cached_s", 8))
+            )
+            print(
+                f"{phase:<8}{name:<10}{row['median_s']:>9.4f}{row['min_s']:>9.4f}{row['max_s']:>9.4f}"
+                f"{row['images_per_s']:>11,.1f}{row['subnet_images_per_s']:>14,.1f}{compiled}{row['peak_mib']:>10,.0f}"
+            )
+        if "ratio" in result:
+            print(f"{phase:<8}ratio, ofa_mbv3 / torch: {result['ratio']:.2f}")
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     main()

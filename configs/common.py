@@ -64,6 +64,8 @@ def base_config(network: str) -> ConfigDict:
     config.width_multiplier = 1.0
     # Of every random draw: initialisation, splits, order, crops, subnets, dropout.
     config.seed = 0
+    # Of activations, float32 or bfloat16; none: bfloat16 on an accelerator. Parameters and losses are float32.
+    config.dtype = placeholder(str)
     # masked: samples the whole space; static: uniform subnets, one program each.
     config.engine = "masked"
     # progressive: extracted anew for each phase; fixed: the one of phase full.

@@ -30,7 +30,7 @@ def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Seq
     print(f"parameters   {num_parameters(net):,} (maximal subnet: {largest.params:,}, {largest.macs / 1e6:.1f} M MACs)")
     print(f"data         {dataset.name}: {', '.join(f'{size:,} {name}' for name, size in sizes.items())} images")
     print(f"resolutions  {', '.join(map(str, settings.resolutions))}")
-    print(f"engine       {settings.engine}; teacher {settings.teacher}; seed {settings.seed}")
+    print(f"engine       {settings.engine}; teacher {settings.teacher}; seed {settings.seed}; {settings.dtype}")
     print(f"devices      {len(devices)} x {devices[0].device_kind} ({devices[0].platform})")
     print(f"directory    {workdir}")
     left_out = sizes["train"] - per_epoch * settings.batch_size

@@ -12,6 +12,7 @@ import jax
 
 from experiments.arguments import read_arguments
 from experiments.console import Console, print_plan, print_results, rebuild_report
+from experiments.huge_pages import use_huge_pages
 from experiments.settings import load_dataset, settings_from_config
 from ofav2_jax import train
 from ofav2_jax.checkpoint import CorruptCheckpointError
@@ -88,4 +89,5 @@ def _cache_programs() -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     sys.exit(main(sys.argv))

@@ -42,6 +42,11 @@ def _out_size(size: int, stride: int) -> int:
     return -(-size // stride)
 
 
+def _wide(x: jax.Array) -> jax.Array:
+    """In float32 at least: sums of dozens of products are kept so, whatever the factors are."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _pad(x: jax.Array, pad: int) -> jax.Array:
     return jnp.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad), (0, 0)))
 
@@ -57,12 +62,13 @@ def _steps(start: int, size: int, stride: int) -> slice:
 def _shifted_sum(padded: jax.Array, kernel: jax.Array, shape: tuple[int, int], stride: int) -> jax.Array:
     """The convolution of a padded image, with `shape` output pixels."""
     k = kernel.shape[-1]
-    total = jnp.zeros((), padded.dtype)
+    kernel = _wide(kernel)
+    total = jnp.zeros((), kernel.dtype)
     for i in range(k):
         for j in range(k):
             window = padded[:, :, _steps(i, shape[0], stride), _steps(j, shape[1], stride)]
             total = total + window * kernel[:, :, i, j, None, None, None]
-    return total
+    return total.astype(padded.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -91,6 +97,7 @@ _by_shifts.defvjp(_by_shifts_fwd, _by_shifts_bwd)
 def _shifts_grad_input(dy, kernel, stride, padded_shape):
     k = kernel.shape[-1]
     padded = _pad(dy, k // 2)
+    kernel = _wide(kernel)
     height, width = (size - k + 1 for size in padded_shape[2:4])
     if stride == 1:
         return _shifted_sum(padded, kernel[..., ::-1, ::-1], (height, width), 1)
@@ -98,15 +105,16 @@ def _shifts_grad_input(dy, kernel, stride, padded_shape):
     # Input pixels of one phase (row and column modulo the stride) meet the same taps: each phase is a small
     # stride-1 sum over dy, and the phases are interleaved at the end. No product with a zero is computed.
     def phase(row, column):
-        total = jnp.zeros(dy.shape, dy.dtype)
+        total = jnp.zeros(dy.shape, kernel.dtype)
         for i in range(k):
             for j in range(k):
                 top, left = row + k // 2 - i, column + k // 2 - j
                 if top % stride == 0 and left % stride == 0:
                     rows = _steps(k // 2 + top // stride, dy.shape[2], 1)
                     columns = _steps(k // 2 + left // stride, dy.shape[3], 1)
-                    total = total + padded[:, :, rows, columns] * kernel[:, :, i, j, None, None, None]
-        return total
+                    window = padded[:, :, rows, columns]
+                    total = total + window * kernel[:, :, i, j, None, None, None]
+        return total.astype(dy.dtype)
 
     # [C, S, row, phase of the row, column, phase of the column, B]
     phases = jnp.stack([jnp.stack([phase(r, c) for c in range(stride)], 4) for r in range(stride)], 3)
@@ -122,7 +130,7 @@ def _shifts_grad_kernel(padded, dy, kernel_shape, stride):
 
     def add_rows(total, first):
         x = lax.dynamic_slice_in_dim(padded, first * stride, (group - 1) * stride + k, axis=2)
-        dy_rows = lax.dynamic_slice_in_dim(dy, first, group, axis=2)
+        dy_rows = _wide(lax.dynamic_slice_in_dim(dy, first, group, axis=2))
         for row in range(group):
             for column in range(columns):
                 window = x[:, :, _steps(row * stride, k, 1), _steps(column * stride, k, 1)]
@@ -130,9 +138,9 @@ def _shifts_grad_kernel(padded, dy, kernel_shape, stride):
         return total, None
 
     # Every image keeps its own sum to the end: what is added up are whole vectors.
-    start = jnp.zeros((*kernel_shape, batch), dy.dtype)
+    start = _wide(jnp.zeros((*kernel_shape, batch), dy.dtype))
     total, _ = lax.scan(add_rows, start, jnp.arange(0, rows, group))
-    return jnp.sum(total, axis=-1)
+    return jnp.sum(total, axis=-1).astype(dy.dtype)
 
 
 # --- a dense (Toeplitz) matrix over the pixels for each channel: small maps ------------------------------------

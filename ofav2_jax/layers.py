@@ -80,7 +80,7 @@ def apply_mask(x: jax.Array, width: int | jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def mix_channels(kernel: jax.Array, x: jax.Array) -> jax.Array:
-    """kernel [c, d], x [c, ...]: [d, ...], each output channel a weighted sum of the input channels.
+    """For kernel [c, d] and x [c, ...]: [d, ...], each output channel a weighted sum of the input channels.
 
     Its own gradient, because the automatic one asks for products whose results and operands are transposed, and
     XLA copies whole activations to give it those.

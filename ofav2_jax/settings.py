@@ -12,6 +12,7 @@ from ofav2_jax.space import SearchSpace
 from ofav2_jax.step import ENGINES, Recipe
 
 TEACHERS = ("progressive", "fixed")
+DTYPES = ("float32", "bfloat16")
 # Without 64-bit types JAX drops the upper bits of a seed: two seeds would be the same run.
 _SEEDS = 2**32
 
@@ -43,6 +44,7 @@ class Settings:
         seed: of every random draw, an int >= 0 and < 2**32.
         resolutions: drawn anew for each batch.
         batch_size: images per step, over all devices.
+        dtype: of the activations, "float32" or "bfloat16"; parameters, statistics and losses are float32.
         engine: "masked" (the whole space is sampled) or "static" (uniform subnets only).
         teacher: "progressive" (extracted anew for each phase) or "fixed" (the one of phase full).
         warmup_learning_rate: where the warm-up starts; None: at the phase's own rate.
@@ -61,6 +63,7 @@ class Settings:
     seed: int
     resolutions: tuple[int, ...]
     batch_size: int
+    dtype: str
     engine: str
     teacher: str
     warmup_learning_rate: float | None
@@ -84,6 +87,7 @@ class Settings:
         if len(set(self.resolutions)) < len(self.resolutions):
             refuse("resolutions", self.resolutions, "different ints")
         check_positive("batch_size", self.batch_size)
+        check_among("dtype", self.dtype, DTYPES)
         check_among("engine", self.engine, tuple(ENGINES))
         check_among("teacher", self.teacher, TEACHERS)
         if self.warmup_learning_rate is not None:

@@ -55,9 +55,13 @@ class Recipe:
     def optimizer(self) -> optax.GradientTransformation:
         """SGD with Nesterov momentum; the learning rate is applied by `update`, so that it can be traced."""
         return optax.chain(
-            optax.add_decayed_weights(self.weight_decay, decayed),
+            optax.add_decayed_weights(self.weight_decay, lambda merged: {name: name == _DECAYED for name in merged}),
             optax.trace(self.momentum, nesterov=True),
         )
+
+    def init_optimizer(self, params: Params) -> Any:
+        """The state of the optimiser before the first step."""
+        return self.optimizer().init(_merge(params))
 
 
 @flax.struct.dataclass
@@ -76,9 +80,37 @@ class Images:
     labels: Any
 
 
+_DECAYED, _OTHERS = "decayed", "others"
+
+
 def decayed(params: Params) -> Params:
     """Which parameters weight decay acts on: all but BN parameters and biases."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("scale", "bias"), params)
+
+
+def _merge(params: Params) -> dict[str, jax.Array]:
+    """All parameters as two vectors: the optimiser's arithmetic is then two programs' work and not several hundred's.
+
+    That is a sixth of what a step compiles.
+    """
+    leaves, decays = jax.tree.leaves(params), jax.tree.leaves(decayed(params))
+    return {
+        name: jnp.concatenate([leaf.ravel() for leaf, decay in zip(leaves, decays) if decay == wanted])
+        for name, wanted in ((_DECAYED, True), (_OTHERS, False))
+    }
+
+
+def _split(merged: dict[str, jax.Array], like: Params) -> Params:
+    """The inverse of `_merge`."""
+    leaves, structure = jax.tree.flatten(like)
+    position = dict.fromkeys(merged, 0)
+    result = []
+    for leaf, decay in zip(leaves, jax.tree.leaves(decayed(like))):
+        name = _DECAYED if decay else _OTHERS
+        end = position[name] + leaf.size
+        result.append(merged[name][position[name] : end].reshape(leaf.shape))
+        position[name] = end
+    return jax.tree.unflatten(structure, result)
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
@@ -88,9 +120,10 @@ def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
 
 def update(recipe: Recipe, state: TrainState, grads: Params, learning_rate: jax.Array) -> TrainState:
     """One step of SGD."""
-    updates, opt_state = recipe.optimizer().update(grads, state.opt_state, state.params)
+    merged = _merge(state.params)
+    updates, opt_state = recipe.optimizer().update(_merge(grads), state.opt_state, merged)
     updates = jax.tree.map(lambda u: -learning_rate * u, updates)
-    return TrainState(optax.apply_updates(state.params, updates), opt_state)
+    return TrainState(_split(optax.apply_updates(merged, updates), state.params), opt_state)
 
 
 class Engine(Protocol):

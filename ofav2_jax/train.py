@@ -166,7 +166,9 @@ class Run:
         if not (workdir / _SETTINGS).exists():
             _write_json(workdir / _SETTINGS, settings.as_json())
 
-        self.net = SuperNet(settings.network, settings.width_multiplier, dataset.num_classes)
+        self.net = SuperNet(
+            settings.network, settings.width_multiplier, dataset.num_classes, dtype=jnp.dtype(settings.dtype)
+        )
         self.programs = Programs(settings.resolutions)
         self._steps = Steps(self.net, settings.recipe, dataset.normalisation, devices, self.programs)
         self._engine = ENGINES[settings.engine](self._steps)
@@ -423,7 +425,7 @@ def _arrays_at_start(params: Params, net: SuperNet, recipe: Recipe, width_phase:
     if width_phase:
         stats = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), variable_shapes(net)["batch_stats"])
         params = sort_channels(net, {"params": params, "batch_stats": stats}, width_phase)["params"]
-    return {"params": _copy(params), "opt_state": recipe.optimizer().init(params), "best": _copy(params)}
+    return {"params": _copy(params), "opt_state": recipe.init_optimizer(params), "best": _copy(params)}
 
 
 @jax.jit

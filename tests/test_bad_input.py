@@ -172,6 +172,7 @@ COMMAND_LINES = [
     ([QUICKSTART, "--config.network=ee_x"], "network='ee_x' is unknown; choose one of ofa_mbv3"),
     ([QUICKSTART, "--config.network=ofa_mbv"], r"network='ofa_mbv' is unknown; .*; did you mean 'ofa_mbv3'\?"),
     ([QUICKSTART, "--config.engine=maskd"], r"engine='maskd' .* one of masked, static; did you mean 'masked'\?"),
+    ([QUICKSTART, "--config.dtype=bfloat8"], r"dtype='bfloat8' .* float32, bfloat16; did you mean 'bfloat16'\?"),
     ([QUICKSTART, "--config.teacher=none"], not_allowed("teacher", "'none'", "one of progressive, fixed") + "$"),
     ([QUICKSTART, "--config.recipe.exit_weights=dsc"], r"exit_weights='dsc' is unknown; .*; did you mean 'desc'\?"),
     # --- contradictions

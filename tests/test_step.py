@@ -29,7 +29,7 @@ def test_sgd_matches_the_reference(case):
     arrays = {name.split("/")[1]: value for name, value in SGD.arrays.items() if name.startswith(f"{case}/")}
     # w is decayed, b is not: the names decide.
     params = {"kernel": jnp.asarray(arrays["w0"]), "bias": jnp.asarray(arrays["b0"])}
-    state = TrainState(params, RECIPE.optimizer().init(params))
+    state = TrainState(params, RECIPE.init_optimizer(params))
     for step, rate in enumerate(rates):
         grads = {"kernel": arrays[f"gw{step}"], "bias": arrays[f"gb{step}"]}
         state = update(RECIPE, state, grads, jnp.float32(rate))
@@ -61,7 +61,7 @@ class Setting:
         self.data = replicate(Images(digits.images, digits.labels), devices)
         # Copies: a step donates its state.
         start = jax.tree.map(lambda p: jnp.array(p, dtype), params(seed=0))
-        self.state = replicate(TrainState(start, RECIPE.optimizer().init(start)), devices)
+        self.state = replicate(TrainState(start, RECIPE.init_optimizer(start)), devices)
         self.teacher = replicate(jax.tree.map(lambda p: jnp.array(p, dtype), params(seed=1)), devices)
         self.indices = digits.splits["train"][:64].astype(np.int32)
 
@@ -105,7 +105,7 @@ def test_engines_train_the_same_parameters():
         static, static_losses = Setting(1, jnp.float64).train("static", subnets)
     np.testing.assert_allclose(masked_losses, static_losses, rtol=1e-7)
     assert_same(masked, static, 1e-7)
-    moved = jax.tree.map(lambda a, b: bool(np.abs(a - b).max() > 1e-4), masked, params(seed=0))
+    moved = jax.tree.map(lambda a, b: bool(np.abs(a - b).max() > 1e-4), masked, jax.device_get(params(seed=0)))
     assert (
         moved["exit_2"]["classifier"]["kernel"]
         and moved["stage_1"]["level_1"]["inverted_bottleneck"]["expand"]["kernel"]
@@ -126,6 +126,17 @@ def test_phase_full_does_not_depend_on_the_number_of_devices():
     with jax.enable_x64(True):
         one, four = (Setting(num_devices, jnp.float64).train_full(5) for num_devices in (1, 4))
     assert_same(one, four, 1e-7)
+
+
+def test_bfloat16_changes_activations_only():
+    subnets = [[LARGE, SMALL], [SMALL, LARGE]]
+    narrow, wide = Setting(1), Setting(1)
+    narrow.steps.net = narrow.steps.net.clone(dtype=jnp.bfloat16)
+    ours, losses = narrow.train("masked", subnets)
+    _, wide_losses = wide.train("masked", subnets)
+    assert {leaf.dtype for leaf in jax.tree.leaves((ours, narrow.state.opt_state))} == {np.dtype(np.float32)}
+    np.testing.assert_allclose(losses, wide_losses, rtol=0.02)
+    assert losses != wide_losses
 
 
 @pytest.mark.parametrize("engine", ENGINES)

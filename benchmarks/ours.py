@@ -1,0 +1,120 @@
+"""The work of a step and of a test in this project, on made-up images; and what every benchmark says about itself."""
+
+import datetime
+import functools
+import os
+import platform
+import resource
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ofav2_jax import SearchSpace, SuperNet
+from ofav2_jax.data.augment import Normalisation
+from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.programs import Programs
+from ofav2_jax.step import Images, MaskedEngine, Recipe, Steps, TrainState, replicate
+from ofav2_jax.train import initial_params
+
+NUM_CLASSES = 200
+NUM_IMAGES = 2000
+
+
+@functools.cache
+def images(num_test: int = NUM_IMAGES) -> Dataset:
+    """Noise of the size of Tiny ImageNet's images, `num_test` of which are tested on."""
+    rng = np.random.default_rng(0)
+    indices = np.arange(NUM_IMAGES, dtype=np.int32)
+    return Dataset(
+        name="noise",
+        images=rng.integers(0, 256, (NUM_IMAGES, 64, 64, 3), dtype=np.uint8),
+        labels=rng.integers(0, NUM_CLASSES, NUM_IMAGES).astype(np.int32),
+        splits={"train": indices, "validation": indices, "test": indices[:num_test]},
+        num_classes=NUM_CLASSES,
+        normalisation=Normalisation((0.5,) * 3, (0.25,) * 3),
+    )
+
+
+class Ours:
+    """One network with a teacher on the first device, in the masked engine.
+
+    Args:
+        network: of Table II.
+        batch_size: images per step.
+        resolution: of the images.
+        dtype: of the activations.
+
+    Attributes:
+        programs: what was compiled, and how long that took.
+    """
+
+    def __init__(self, network: str, batch_size: int, resolution: int, dtype: Any = jnp.float32):
+        self.network, self.batch_size, self.resolution = network, batch_size, resolution
+        self.devices = jax.devices()[:1]
+        self.programs = Programs([resolution])
+        self.net = SuperNet(network, num_classes=NUM_CLASSES, dtype=dtype)
+        recipe = Recipe()
+        self.steps = Steps(self.net, recipe, images().normalisation, self.devices, self.programs)
+        self.data = replicate(Images(images().images, images().labels), self.devices)
+        params = initial_params(self.net, 0)
+        self.state = replicate(TrainState(params, recipe.init_optimizer(params)), self.devices)
+        self.teacher = replicate(initial_params(self.net, 1), self.devices)
+        self.engine = MaskedEngine(self.steps)
+        whole = SearchSpace(self.net)
+        self.spaces = {"kernel": whole.restrict(expand=(6,), depth=(4,), height=(5,)), "width2": whole}
+
+    def step(self, phase: str, num_subnets: int, seed: int) -> None:
+        """One optimiser step, augmentation included."""
+        key = jax.random.fold_in(jax.random.key(0), seed)
+        rng = np.random.default_rng(seed)
+        indices = rng.integers(0, NUM_IMAGES, (1, self.batch_size)).astype(np.int32)
+        common = (indices, key, 1e-3, self.resolution)
+        if phase == "full":
+            self.state, metrics = self.steps.full_step(self.state, self.data, *common)
+        else:
+            choices = self.engine.draw(key, self.spaces[phase], num_subnets)
+            self.state, metrics = self.engine.step(self.state, self.teacher, self.data, choices, *common)
+        jax.block_until_ready((self.state, metrics))
+
+
+class PeakMemory:
+    """Measures by how much the memory of this process (or the accelerator's) rises inside `with`; `mib` says it."""
+
+    def __init__(self, accelerator: bool):
+        self.accelerator = accelerator
+        self.mib = float("nan")
+
+    def __enter__(self) -> "PeakMemory":
+        if not self.accelerator:
+            # Sets the high-water mark back to what is resident now.
+            Path("/proc/self/clear_refs").write_text("5")
+            self._before = self._resident("VmRSS")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.accelerator:
+            self.mib = jax.devices()[0].memory_stats()["peak_bytes_in_use"] / 2**20
+        else:
+            self.mib = self._resident("VmHWM") - self._before
+
+    @staticmethod
+    def _resident(field: str) -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def machine() -> dict[str, Any]:
+    """Where and when a figure was measured."""
+    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
+        "cpu": f"{os.cpu_count()} x {cpu[0].split(':')[1].strip() if cpu else platform.processor()}",
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "huge_pages": "hugetlb" in os.environ.get("GLIBC_TUNABLES", ""),
+        "max_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
