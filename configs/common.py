@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from ofav2_jax.checks import did_you_mean
 from ofav2_jax.phases import paper_phases
 
 
@@ -16,7 +17,9 @@ def _one_of(*allowed: Any) -> Callable[[str], Any]:
 
     def parse(text: str) -> Any:
         if text not in texts:
-            raise ValueError(f"one of {', '.join(texts)}")
+            # Which number was meant cannot be told from its digits.
+            hint = did_you_mean(text, [value for value in allowed if isinstance(value, str)])
+            raise ValueError(f"one of {', '.join(texts)}{hint}")
         return texts[text]
 
     return parse
@@ -39,7 +42,8 @@ def parse_arguments(arg: str | None, parsers: dict[str, Callable[[str], Any]]) -
         name, _, text = item.partition("=")
         if name not in parsers:
             choices = ", ".join(parsers) or "none"
-            raise ValueError(f"config argument {name!r} is unknown; this config takes: {choices}")
+            hint = did_you_mean(name, parsers)
+            raise ValueError(f"config argument {name!r} is unknown; this config takes: {choices}{hint}")
         if name in values:
             raise ValueError(f"config argument {name!r} is given twice")
         try:
@@ -123,13 +127,14 @@ def base_config(network: str) -> ConfigDict:
     return config
 
 
-def _positive_number(text: str) -> float:
+def _epoch_factor(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
-        raise ValueError("a number > 0")
+    # Beyond a thousand times Table III lie only slips of the keyboard, and numbers of epochs that overflow.
+    if not 0 < value <= 1000:
+        raise ValueError("a number > 0 and <= 1000")
     return value
 
 
@@ -177,7 +182,7 @@ def paper_config(network: str, arg: str | None) -> ConfigDict:
     parsers: dict[str, Callable[[str], Any]] = {
         "wm": _one_of(1.0, 1.2),
         "teacher": _one_of("progressive", "fixed"),
-        "epochs": _positive_number,
+        "epochs": _epoch_factor,
         "classes": _class_count,
         "smoke": _flag,
     }

@@ -9,19 +9,15 @@ import tempfile
 from pathlib import Path
 
 import jax
-from absl import flags
-from ml_collections import config_flags
 
+from experiments.arguments import read_arguments
 from experiments.console import Console, print_plan, print_results, rebuild_report
 from experiments.huge_pages import use_huge_pages
 from experiments.settings import load_dataset, settings_from_config
 from ofav2_jax import train
 from ofav2_jax.checkpoint import CorruptCheckpointError
+from ofav2_jax.checks import refuse
 from ofav2_jax.report import write_run_info
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, configs/X.py[:name=value,...].")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; runs/<name> if not given.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and stop.")
 
 _BAD_INPUT, _FAILED = 2, 1
 
@@ -29,24 +25,25 @@ _BAD_INPUT, _FAILED = 2, 1
 def main(argv: list[str]) -> int:
     """Runs the experiment that the command line names; returns the exit status."""
     try:
-        rest = flags.FLAGS(argv)[1:]
-        if rest:
-            raise ValueError(f"argument {rest[0]!r} is not understood; see --help")
-        if _CONFIG.value is None:
-            raise ValueError("--config is missing; for instance --config=configs/quickstart.py")
-        config = _CONFIG.value
+        arguments = read_arguments(argv)
+        config = arguments.config
         settings = settings_from_config(config)
-        workdir = _writable_directory(f"runs/{settings.name}" if _WORKDIR.value is None else _WORKDIR.value)
-        dataset = load_dataset(config)
         devices = jax.devices()
+        # Everything that can be refused without the data, which may have to be downloaded.
+        train.check_devices(settings, len(devices))
+        workdir = _writable_directory(
+            _default_workdir(settings.name) if arguments.workdir is None else arguments.workdir
+        )
+        train.check_directory(settings, workdir)
+        dataset = load_dataset(config)
         train.check(settings, dataset, len(devices))
         print_plan(settings, dataset, workdir, devices)
-        if _DRY_RUN.value:
+        if arguments.dry_run:
             return 0
         _cache_programs()
         run = train.Run(settings, dataset, workdir, devices, Console(workdir), config.checkpoint.every_s)
         write_run_info(workdir, ["python", "-m", "experiments.eps", *argv[1:]])
-    except (ValueError, TypeError, AttributeError, KeyError, OSError, flags.Error) as error:
+    except (ValueError, OSError, ImportError) as error:
         return _fail(error, _BAD_INPUT)
     try:
         results = run.execute()
@@ -55,6 +52,12 @@ def main(argv: list[str]) -> int:
     print_results(settings, results, workdir)
     rebuild_report(workdir)
     return 0
+
+
+def _default_workdir(name: str) -> str:
+    if name == ".." or name != Path(name).name:
+        refuse("name", name, "a directory's name without '/' where no workdir is given")
+    return f"runs/{name}"
 
 
 def _fail(error: Exception, status: int) -> int:

@@ -1,18 +1,25 @@
 """From a config to what the library takes."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs.common import base_config
+from ofav2_jax.checks import check_range, check_text, did_you_mean, refuse
 from ofav2_jax.data.augment import Augmentation
 from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.data.digits import RESOLUTION as DIGITS_RESOLUTION
 from ofav2_jax.data.digits import load_digits
 from ofav2_jax.evaluate import Evaluation
-from ofav2_jax.phases import Phase, paper_phases
+from ofav2_jax.network import network_spec
+from ofav2_jax.phases import paper_phases
 from ofav2_jax.settings import DataSettings, Settings
 from ofav2_jax.step import Recipe
+
+_DIGITS = "digits"
 
 
 def load_dataset(config: ConfigDict) -> Dataset:
@@ -36,10 +43,7 @@ def load_dataset(config: ConfigDict) -> Dataset:
 
 def _load(config: ConfigDict) -> Dataset:
     data = config.data
-    if data.dataset == "digits":
-        for field in ("archive", "data_dir", "num_classes"):
-            if data[field] is not None:
-                raise ValueError(f"data.{field}={data[field]!r} is not allowed: the digits have no such choice")
+    if data.dataset == _DIGITS:
         return load_digits(config.seed)
     # TFDS takes a second to import, which the digits can do without.
     from ofav2_jax.data.tfds_source import load_tfds
@@ -58,17 +62,19 @@ def settings_from_config(config: ConfigDict) -> Settings:
     """The library's settings.
 
     Raises:
-        ValueError: naming the field, the value and what is allowed.
+        ValueError: naming the field, the value and what is allowed; also for those fields that are no settings of
+            the library.
     """
-    recipe = dict(config.recipe)
-    if not isinstance(recipe["exit_weights"], str):
-        recipe["exit_weights"] = tuple(recipe["exit_weights"])
-    return Settings(
+    network_spec(config.get("network"))
+    declared = base_config(config.network)
+    _check_phase_names(config, declared)
+    _check_names(config, declared)
+    settings = Settings(
         name=config.name,
         network=config.network,
         width_multiplier=config.width_multiplier,
         seed=config.seed,
-        resolutions=tuple(config.resolutions),
+        resolutions=_tuple("resolutions", config.resolutions),
         batch_size=config.batch_size,
         dtype=_default_dtype() if config.dtype is None else config.dtype,
         engine=config.engine,
@@ -77,10 +83,13 @@ def settings_from_config(config: ConfigDict) -> Settings:
         data=DataSettings(
             **{field.name: config.data[field.name] for field in dataclasses.fields(DataSettings)},
         ),
-        phases=_phases(config),
-        recipe=Recipe(**recipe, augmentation=Augmentation(flip=config.data.flip)),
+        phases=tuple(dataclasses.replace(phase, **config.phases[phase.key]) for phase in paper_phases(config.network)),
+        recipe=_recipe(config),
         evaluation=Evaluation(**config.evaluation),
     )
+    check_range("checkpoint.every_s", config.checkpoint.every_s, 0)
+    _check_data(config, settings)
+    return settings
 
 
 def _default_dtype() -> str:
@@ -88,12 +97,65 @@ def _default_dtype() -> str:
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
-def _phases(config: ConfigDict) -> tuple[Phase, ...]:
-    """Table III's phases with the numbers of the config."""
-    phases = paper_phases(config.network)
-    if {phase.key for phase in phases} != set(config.phases):
+def _check_phase_names(config: ConfigDict, declared: ConfigDict) -> None:
+    """Refuses other phases than those of the network, which is easily the mistake if many are wrong at once."""
+    phases = config.get("phases")
+    if not isinstance(phases, ConfigDict):
+        refuse("phases", phases, "a ConfigDict")
+    unknown = [str(name) for name in phases if name not in declared.phases]
+    if unknown or len(phases) < len(declared.phases):
+        hint = did_you_mean(unknown[0], declared.phases) if unknown else ""
         raise ValueError(
-            f"phases={', '.join(config.phases)} do not belong to network={config.network!r}, "
-            f"which goes through {', '.join(phase.key for phase in phases)}"
+            f"phases={', '.join(map(str, phases))} do not belong to network={config.network!r}, "
+            f"which goes through {', '.join(phase.key for phase in paper_phases(config.network))}{hint}"
         )
-    return tuple(dataclasses.replace(phase, **config.phases[phase.key]) for phase in phases)
+
+
+def _check_names(config: ConfigDict, declared: ConfigDict, prefix: str = "") -> None:
+    """Refuses a config with other fields than the declared ones: a misspelt one would be without effect."""
+    for name in map(str, config):
+        if name not in declared:
+            raise ValueError(f"{prefix}{name} is not a field of the config{did_you_mean(name, declared)}")
+    for name, value in declared.items():
+        if name not in config:
+            raise ValueError(f"{prefix}{name} is missing in the config")
+        if isinstance(value, ConfigDict):
+            if not isinstance(config[name], ConfigDict):
+                refuse(f"{prefix}{name}", config[name], f"a ConfigDict of {', '.join(value)}")
+            _check_names(config[name], value, f"{prefix}{name}.")
+
+
+def _check_data(config: ConfigDict, settings: Settings) -> None:
+    """Refuses what does not fit the data set, as far as that is known without it."""
+    data = config.data
+    if type(data.flip) is not bool:
+        refuse("data.flip", data.flip, "True or False")
+    for field in ("archive", "data_dir"):
+        if data[field] is not None:
+            check_text(f"data.{field}", data[field])
+    if data.dataset == _DIGITS:
+        for field in ("archive", "data_dir", "num_classes"):
+            if data[field] is not None:
+                raise ValueError(f"data.{field}={data[field]!r} is not allowed: the digits have no such choice")
+        if data.base_resolution != DIGITS_RESOLUTION:
+            refuse("data.base_resolution", data.base_resolution, f"{DIGITS_RESOLUTION}, the size of the digits")
+        # They are trained on enlarged: there is nothing larger to read.
+        return
+    # Images of other sets are brought to the base resolution once. Beyond it, what was taken from them would be
+    # made up again; a larger base resolution keeps it.
+    for resolution in settings.resolutions:
+        if resolution > data.base_resolution:
+            refuse("resolutions", resolution, f"at most data.base_resolution={data.base_resolution}")
+
+
+def _recipe(config: ConfigDict) -> Recipe:
+    recipe = dict(config.recipe)
+    if isinstance(recipe["exit_weights"], list):
+        recipe["exit_weights"] = tuple(recipe["exit_weights"])
+    return Recipe(**recipe, augmentation=Augmentation(flip=config.data.flip))
+
+
+def _tuple(field: str, value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        refuse(field, value, "a tuple")
+    return tuple(value)

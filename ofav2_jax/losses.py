@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ofav2_jax.checks import did_you_mean, is_number
+
 EXIT_SCHEMES = ("desc", "asc", "unif")
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
@@ -76,18 +79,19 @@ def ensemble_weights(scheme: str | Sequence[float], num_exits: int) -> tuple[np.
         Two float32 [n].
 
     Raises:
-        ValueError: for an unknown scheme, or numbers that are negative, too few or too many.
+        ValueError: for an unknown scheme, or numbers that are negative, not finite, too few or too many.
     """
     if scheme == "mix":
         return exit_weights("desc", num_exits), exit_weights("asc", num_exits)
     if isinstance(scheme, str):
         if scheme not in EXIT_SCHEMES:
-            raise ValueError(f"exit_weights={scheme!r} is unknown; choose one of {', '.join(EXIT_SCHEMES)}, mix")
+            names = (*EXIT_SCHEMES, "mix")
+            hint = did_you_mean(scheme, names)
+            raise ValueError(f"exit_weights={scheme!r} is unknown; choose one of {', '.join(names)}{hint}")
         weights = exit_weights(scheme, num_exits)
-    elif num_exits == 1:
-        weights = np.ones(1, np.float32)
     else:
-        weights = np.asarray(scheme, np.float32)
-        if weights.shape != (num_exits,) or not (weights >= 0).all() or weights.sum() <= 0:
+        allowed = isinstance(scheme, Sequence) and all(is_number(weight) and weight >= 0 for weight in scheme)
+        if not allowed or not 0 < sum(map(float, scheme)) <= _FLOAT32_MAX or num_exits not in (1, len(scheme)):
             raise ValueError(f"exit_weights={scheme!r} is not allowed: give {num_exits} numbers >= 0, not all 0")
+        weights = np.asarray(scheme if num_exits > 1 else (1,), np.float32)
     return weights, weights

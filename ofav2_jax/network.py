@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from ofav2_jax.checks import did_you_mean
+
 NUM_STAGES = 5
 LEVELS_PER_STAGE = 4
 NUM_LEVELS = NUM_STAGES * LEVELS_PER_STAGE
@@ -68,8 +70,9 @@ def network_spec(name: str) -> NetworkSpec:
     Raises:
         ValueError: if there is no such network; the message lists the choices.
     """
-    if name not in NETWORKS:
-        raise ValueError(f"network={name!r} is unknown; choose one of {', '.join(NETWORKS)}")
+    if not isinstance(name, str) or name not in NETWORKS:
+        hint = did_you_mean(name, NETWORKS) if isinstance(name, str) else ""
+        raise ValueError(f"network={name!r} is unknown; choose one of {', '.join(NETWORKS)}{hint}")
     return NETWORKS[name]
 
 

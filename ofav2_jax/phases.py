@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from ofav2_jax.checks import is_number, refuse
 from ofav2_jax.network import network_spec
 from ofav2_jax.space import SearchSpace
 
@@ -17,7 +18,7 @@ class Phase:
         learning_rate: base learning rate, > 0.
         epochs: epochs of the cosine, >= 1.
         warmup_epochs: epochs trained before those, >= 0.
-        num_subnets: subnets sampled per batch; 0 trains the maximal network itself.
+        num_subnets: subnets sampled per batch, >= 1; 0 in phase full, which trains the maximal network itself.
         unlocks: the choice that this phase widens ("" in phase full) ...
         values: ... and the values it adds.
         width_phase: 1 or 2 if channels are sorted before this phase, for the first or the second time; else 0.
@@ -36,18 +37,19 @@ class Phase:
     width_phase: int = 0
 
     def __post_init__(self):
-        def refuse(field, allowed):
-            raise ValueError(f"phases.{self.key}.{field}={getattr(self, field)!r} is not allowed: it must be {allowed}")
+        def refuse_field(name, allowed):
+            refuse(f"phases.{self.key}.{name}", getattr(self, name), allowed)
 
-        rate = self.learning_rate
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
-            refuse("learning_rate", "a number > 0")
+        if not is_number(self.learning_rate) or self.learning_rate <= 0:
+            refuse_field("learning_rate", "a number > 0")
         if type(self.epochs) is not int or self.epochs < 1:
-            refuse("epochs", "an int of at least 1")
+            refuse_field("epochs", "an int of at least 1")
         if type(self.warmup_epochs) is not int or self.warmup_epochs < 0:
-            refuse("warmup_epochs", "an int of at least 0")
-        if type(self.num_subnets) is not int or self.num_subnets < bool(self.unlocks):
-            refuse("num_subnets", "an int of at least 1")
+            refuse_field("warmup_epochs", "an int of at least 0")
+        if type(self.num_subnets) is not int or (self.num_subnets < 1) is bool(self.unlocks):
+            refuse_field(
+                "num_subnets", "an int of at least 1" if self.unlocks else "0, which trains the maximal network"
+            )
 
     @property
     def key(self) -> str:

@@ -1,17 +1,20 @@
 """Everything that defines a run, validated."""
 
 import dataclasses
-import math
 from typing import Any
 
+from ofav2_jax.checks import check_among, check_positive, check_range, check_text, is_number, refuse
 from ofav2_jax.evaluate import Evaluation
 from ofav2_jax.losses import ensemble_weights
 from ofav2_jax.network import network_spec
-from ofav2_jax.phases import Phase
+from ofav2_jax.phases import Phase, paper_phases, space_after
+from ofav2_jax.space import SearchSpace
 from ofav2_jax.step import ENGINES, Recipe
 
 TEACHERS = ("progressive", "fixed")
 DTYPES = ("float32", "bfloat16")
+# Without 64-bit types JAX drops the upper bits of a seed: two seeds would be the same run.
+_SEEDS = 2**32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +24,7 @@ class DataSettings:
     Attributes:
         dataset: "digits", "tiny_imagenet" or a name that TensorFlow Datasets knows.
         base_resolution: height and width to which images are brought when they are decoded.
-        num_classes: how many classes, from the first on; None: all.
+        num_classes: how many classes, from the first on, at least 2; None: all.
         max_test_images: how many test images, spread over the classes; None: all.
     """
 
@@ -36,9 +39,9 @@ class Settings:
     """One run of Extended Progressive Shrinking. The same settings give the same parameters, bit for bit.
 
     Attributes:
-        name: of the run.
+        name: of the run, printable.
         network, width_multiplier: of the supernet.
-        seed: of every random draw, an int >= 0.
+        seed: of every random draw, an int >= 0 and < 2**32.
         resolutions: drawn anew for each batch.
         batch_size: images per step, over all devices.
         dtype: of the activations, "float32" or "bfloat16"; parameters, statistics and losses are float32.
@@ -46,7 +49,7 @@ class Settings:
         teacher: "progressive" (extracted anew for each phase) or "fixed" (the one of phase full).
         warmup_learning_rate: where the warm-up starts; None: at the phase's own rate.
         data: which images.
-        phases: in order; the first is phase full.
+        phases: those that Table III has for the network, in its order; their numbers are free.
         recipe: losses and optimiser.
         evaluation: how subnets are tested.
 
@@ -70,60 +73,61 @@ class Settings:
     evaluation: Evaluation
 
     def __post_init__(self):
+        check_text("name", self.name)
         spec = network_spec(self.network)
-        if not _is_number(self.width_multiplier) or not 0 < self.width_multiplier < math.inf:
-            _refuse("width_multiplier", self.width_multiplier, "a number > 0")
-        if type(self.seed) is not int or self.seed < 0:
-            _refuse("seed", self.seed, "an int >= 0")
+        if not is_number(self.width_multiplier) or self.width_multiplier <= 0:
+            refuse("width_multiplier", self.width_multiplier, "a number > 0")
+        if type(self.seed) is not int or not 0 <= self.seed < _SEEDS:
+            refuse("seed", self.seed, f"an int >= 0 and < {_SEEDS}")
         if not self.resolutions:
-            _refuse("resolutions", self.resolutions, "at least one positive int")
+            refuse("resolutions", self.resolutions, "at least one positive int")
         for resolution in self.resolutions:
             if type(resolution) is not int or resolution < 1:
-                _refuse("resolutions", resolution, "positive ints")
+                refuse("resolutions", resolution, "positive ints")
         if len(set(self.resolutions)) < len(self.resolutions):
-            _refuse("resolutions", self.resolutions, "different ints")
-        _check_positive("batch_size", self.batch_size)
-        _check_among("dtype", self.dtype, DTYPES)
-        _check_among("engine", self.engine, tuple(ENGINES))
-        _check_among("teacher", self.teacher, TEACHERS)
+            refuse("resolutions", self.resolutions, "different ints")
+        check_positive("batch_size", self.batch_size)
+        check_among("dtype", self.dtype, DTYPES)
+        check_among("engine", self.engine, tuple(ENGINES))
+        check_among("teacher", self.teacher, TEACHERS)
         if self.warmup_learning_rate is not None:
-            _check_range("warmup_learning_rate", self.warmup_learning_rate, 0, math.inf)
-        _check_positive("data.base_resolution", self.data.base_resolution)
-        for field in ("num_classes", "max_test_images"):
-            if getattr(self.data, field) is not None:
-                _check_positive(f"data.{field}", getattr(self.data, field))
+            check_range("warmup_learning_rate", self.warmup_learning_rate, 0)
+        self._check_data()
+        self._check_phases()
         recipe = self.recipe
         for field in ("label_smoothing", "dropout_full", "dropout_rate", "momentum"):
-            _check_range(f"recipe.{field}", getattr(recipe, field), 0, 1)
+            check_range(f"recipe.{field}", getattr(recipe, field), 0, 1)
         for field in ("kd_ratio", "weight_decay"):
-            _check_range(f"recipe.{field}", getattr(recipe, field), 0, math.inf)
+            check_range(f"recipe.{field}", getattr(recipe, field), 0)
         ensemble_weights(recipe.exit_weights, 5 if spec.early_exits else 1)
         for field in dataclasses.fields(self.evaluation):
-            _check_positive(f"evaluation.{field.name}", getattr(self.evaluation, field.name))
+            check_positive(f"evaluation.{field.name}", getattr(self.evaluation, field.name))
+
+    def _check_data(self):
+        data = self.data
+        check_text("data.dataset", data.dataset)
+        check_positive("data.base_resolution", data.base_resolution)
+        if data.num_classes is not None and (type(data.num_classes) is not int or data.num_classes < 2):
+            refuse("data.num_classes", data.num_classes, "an int of at least 2")
+        if data.max_test_images is not None:
+            check_positive("data.max_test_images", data.max_test_images)
+
+    def _check_phases(self):
+        def identity(phase):
+            return phase.name, phase.unlocks, phase.values, phase.width_phase
+
+        wanted = paper_phases(self.network)
+        if list(map(identity, self.phases)) != list(map(identity, wanted)):
+            names, allowed = (", ".join(phase.name for phase in phases) for phases in (self.phases, wanted))
+            raise ValueError(f"phases={names} is not allowed: {self.network} goes through {allowed}, in this order")
+        if self.engine == "static":
+            for index, phase in enumerate(self.phases):
+                # Of the subnets that this engine draws there are few enough to run out.
+                unlocked = space_after(SearchSpace(self), self.phases, index).num_uniform
+                if phase.num_subnets > unlocked:
+                    allowed = f"at most {unlocked}, the uniform subnets that are unlocked then (engine='static')"
+                    refuse(f"phases.{phase.key}.num_subnets", phase.num_subnets, allowed)
 
     def as_json(self) -> dict[str, Any]:
         """Nested dictionaries of plain values."""
         return dataclasses.asdict(self)
-
-
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _refuse(field, value, allowed):
-    raise ValueError(f"{field}={value!r} is not allowed: it must be {allowed}")
-
-
-def _check_positive(field, value):
-    if type(value) is not int or value < 1:
-        _refuse(field, value, "a positive int")
-
-
-def _check_among(field, value, allowed):
-    if value not in allowed:
-        _refuse(field, value, f"one of {', '.join(allowed)}")
-
-
-def _check_range(field, value, low, high):
-    if not _is_number(value) or not low <= value < high:
-        _refuse(field, value, f"a number >= {low}" + (f" and < {high}" if high < math.inf else ""))

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -76,7 +76,7 @@ class Subnet:
         Raises:
             ValueError: if `text` does not have that form or holds a value that is not allowed.
         """
-        match = re.fullmatch(r"k(\d+)-e(\d+)-d(\d+)-l(\d+)-h(\d)", text)
+        match = re.fullmatch(r"k(\d+)-e(\d+)-d(\d+)-l(\d+)-h(\d)", text, re.ASCII)
         if not match:
             raise ValueError(f"subnet={text!r} is not readable; write it like k7-e6-d4-l7-h5")
         fields = {}
@@ -206,7 +206,7 @@ class SearchSpace:
             elastic = {"level": spec.parallel, "height": spec.early_exits}.get(name, True)
             setattr(self, name, values if elastic else values[:1])
 
-    def restrict(self, **allowed: Sequence[int]) -> "SearchSpace":
+    def restrict(self, **allowed: Collection[int]) -> "SearchSpace":
         """A part of this space.
 
         Args:
@@ -220,10 +220,10 @@ class SearchSpace:
         for name, values in allowed.items():
             if name not in ALLOWED:
                 raise ValueError(f"choice {name!r} is unknown; choose from {', '.join(ALLOWED)}")
-            if not values:
+            if not isinstance(values, Collection) or not values:
                 raise ValueError(f"{name}={values!r} is not allowed: keep at least one value")
             for value in values:
-                if value not in getattr(self, name):
+                if type(value) is not int or value not in getattr(self, name):
                     raise ValueError(f"{name}={value!r} is outside the space: choose from {getattr(self, name)}")
             setattr(narrowed, name, tuple(v for v in getattr(self, name) if v in values))
         return narrowed

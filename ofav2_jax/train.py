@@ -16,6 +16,7 @@ import numpy as np
 
 from ofav2_jax import checkpoint
 from ofav2_jax.channels import sort_channels, variable_shapes
+from ofav2_jax.checks import refuse
 from ofav2_jax.data.dataset import Dataset, epoch_order
 from ofav2_jax.evaluate import Evaluator, Score, uniform_scores
 from ofav2_jax.phases import Phase, learning_rate, space_after
@@ -27,6 +28,8 @@ from ofav2_jax.supernet import SuperNet
 
 # Tags that keep the streams of random numbers apart.
 _RESOLUTION, _SUBNETS = 1, 2
+# Says in a run's directory which run it is.
+_SETTINGS = "settings.json"
 
 
 class NonFiniteLossError(Exception):
@@ -76,16 +79,45 @@ def steps_per_epoch(settings: Settings, dataset: Dataset) -> int:
     return len(dataset.splits["train"]) // settings.batch_size
 
 
+def check_devices(settings: Settings, num_devices: int) -> None:
+    """Refuses settings that do not fit the devices; needs no data.
+
+    Raises:
+        ValueError: naming the field, the value and what is allowed.
+    """
+    if settings.batch_size % num_devices:
+        refuse("batch_size", settings.batch_size, f"divisible by the {num_devices} devices")
+
+
+def check_directory(settings: Settings, workdir: Path) -> None:
+    """Refuses a directory that belongs to another run.
+
+    Raises:
+        DifferentRunError: naming the fields that differ.
+        ValueError: if it cannot be told which run a directory belongs to.
+    """
+    path = workdir / _SETTINGS
+    if not path.exists():
+        return
+    try:
+        theirs = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"workdir={str(workdir)!r} is not allowed: {path} is not readable ({error})") from error
+    ours = json.loads(json.dumps(settings.as_json()))
+    differing = sorted(_differing_fields(ours, theirs))
+    if differing:
+        raise DifferentRunError(
+            f"workdir={str(workdir)!r} belongs to a run with other settings: {'; '.join(differing)}"
+        )
+
+
 def check(settings: Settings, dataset: Dataset, num_devices: int) -> None:
     """Refuses settings that do not fit the data or the devices.
 
     Raises:
         ValueError: naming the field, the value and what is allowed.
     """
-    if settings.batch_size % num_devices:
-        raise ValueError(
-            f"batch_size={settings.batch_size} is not allowed: it must be divisible by the {num_devices} devices"
-        )
+    check_devices(settings, num_devices)
     if not steps_per_epoch(settings, dataset):
         raise ValueError(
             f"batch_size={settings.batch_size} is not allowed: there are {len(dataset.splits['train'])} training images"
@@ -112,7 +144,7 @@ class Run:
 
     Raises:
         ValueError: see `check`.
-        DifferentRunError: if the directory belongs to a run with other settings; names the fields that differ.
+        DifferentRunError: see `check_directory`.
     """
 
     def __init__(
@@ -130,7 +162,9 @@ class Run:
         self._dataset = dataset
         self._reporter = reporter
         self._checkpoint_every_s = checkpoint_every_s
-        self._claim()
+        check_directory(settings, workdir)
+        if not (workdir / _SETTINGS).exists():
+            _write_json(workdir / _SETTINGS, settings.as_json())
 
         self.net = SuperNet(
             settings.network, settings.width_multiplier, dataset.num_classes, dtype=jnp.dtype(settings.dtype)
@@ -148,20 +182,6 @@ class Run:
         self._saved_at = time.monotonic()
         # Seconds by kind, over all the processes that worked on this run.
         self._seconds = {"compile": 0.0, "train": 0.0, "evaluate": 0.0}
-
-    def _claim(self):
-        """Takes possession of the directory, or checks that it belongs to this run."""
-        path = self.workdir / "settings.json"
-        ours = json.loads(json.dumps(self.settings.as_json()))
-        if path.exists():
-            theirs = json.loads(path.read_text())
-            differing = sorted(_differing_fields(ours, theirs))
-            if differing:
-                raise DifferentRunError(
-                    f"workdir={str(self.workdir)!r} belongs to a run with other settings: {'; '.join(differing)}"
-                )
-        else:
-            _write_json(path, ours)
 
     # --- the phases --------------------------------------------------------------------------------------------
 

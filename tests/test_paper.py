@@ -77,7 +77,7 @@ def change(name, value):
     [
         ("data.num_classes", 20, "20 instead of 200 classes"),
         ("data.dataset", "cifar10", "data set cifar10 instead of Tiny ImageNet"),
-        ("data.base_resolution", 32, "images of 32 instead of 64 pixels"),
+        ("data.base_resolution", 128, "images of 128 instead of 64 pixels"),
         ("resolutions", (32, 48), "resolutions 32, 48 instead of 48, 56, 64"),
         ("batch_size", 64, "batches of 64 instead of 200 images"),
         ("width_multiplier", 0.5, "width multiplier 0.5 instead of 1.0 or 1.2"),

@@ -11,6 +11,8 @@ import numpy as np
 from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.data.dataset import Dataset, stratified_split
 
+# Height and width of the images.
+RESOLUTION = 8
 _TEST_FRACTION = 0.2
 _VALIDATION_FRACTION = 0.15  # of what is not test
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from ofav2_jax.checks import did_you_mean
 from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.data.dataset import Dataset, stratified_split
 from ofav2_jax.data.image_cache import ImageSource, cached_images, default_cache_dir
@@ -64,6 +65,10 @@ def load_tfds(
     if archive is not None and name != _TINY_IMAGENET:
         raise ValueError(f"archive={str(archive)!r} goes with {_TINY_IMAGENET!r} only, not with {name!r}")
     builder = _builder(name, data_dir, archive)
+    if num_classes is not None:
+        # Known before anything is downloaded; not for sets that say their classes only when they are prepared.
+        classes = builder.info.features[_keys(builder.info)[1]].num_classes
+        _check_classes(name, num_classes, classes or num_classes)
     full_name, version = builder.info.full_name, str(builder.version)
     key = "-".join([re.sub(r"[^\w.]+", "-", full_name), str(base_resolution), *([test_split] if test_split else [])])
     decoded = cached_images(
@@ -75,8 +80,7 @@ def load_tfds(
     )
     images, labels, num_train, classes = decoded.images, decoded.labels, decoded.num_train, decoded.num_classes
     if num_classes is not None:
-        if not 1 <= num_classes <= classes:
-            raise ValueError(f"num_classes={num_classes} is not allowed; {name} has 1 to {classes}")
+        _check_classes(name, num_classes, classes)
         if num_classes < classes:
             kept = np.flatnonzero(labels < num_classes)
             # Compact, because what is not used would be held on the device too.
@@ -92,6 +96,11 @@ def load_tfds(
         num_classes=classes,
         normalisation=normalisation,
     )
+
+
+def _check_classes(name: str, num_classes: int, classes: int) -> None:
+    if not 1 <= num_classes <= classes:
+        raise ValueError(f"num_classes={num_classes} is not allowed; {name} has 1 to {classes}")
 
 
 def _builder(name, data_dir, archive):
@@ -111,9 +120,10 @@ def _builder(name, data_dir, archive):
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError:
         # Its own message lists the more than a thousand names.
+        hint = did_you_mean(name, ["digits", _TINY_IMAGENET, *tfds.list_builders(with_community_datasets=False)])
         raise ValueError(
             f"data set {name!r} is unknown to TensorFlow Datasets {tfds.__version__} and not prepared in {data_dir}; "
-            "https://www.tensorflow.org/datasets/catalog lists the names"
+            f"https://www.tensorflow.org/datasets/catalog lists the names{hint}"
         ) from None
 
 

@@ -1,0 +1,149 @@
+"""The command line of an experiment: flags, the config file, and the fields of it that are set by hand."""
+
+import dataclasses
+import functools
+import re
+import runpy
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from ofav2_jax.checks import did_you_mean, refuse
+
+# What the text of a field must be; any text is a str.
+_TYPES = {int: "an int", float: "a number", bool: "true or false", tuple: "a tuple, for instance (48,64)"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """A command line.
+
+    Attributes:
+        config: the experiment, with the fields that the command line sets.
+        workdir: the run's directory, or None.
+        dry_run: whether only the plan is wanted.
+    """
+
+    config: ConfigDict
+    workdir: str | None
+    dry_run: bool
+
+
+def read_arguments(argv: Sequence[str]) -> Arguments:
+    """Reads `--config=FILE[:name=value,...] [--workdir=DIR] [--config.field=value] [--dry_run]`.
+
+    Args:
+        argv: the name of the program and its arguments.
+
+    Raises:
+        ValueError: for anything else; where a name is unknown, with the one that was probably meant.
+    """
+    # Not the process's own flags: those can be defined and parsed only once.
+    own = flags.FlagValues()
+    flags.DEFINE_string("config", None, "The experiment, configs/X.py[:name=value,...].", flag_values=own)
+    flags.DEFINE_string("workdir", None, "The run's directory; runs/<name> if not given.", flag_values=own)
+    flags.DEFINE_bool("dry_run", False, "Print the plan and stop.", flag_values=own)
+    # The values in `--config.field value` do not end the flags.
+    own.set_gnu_getopt(True)
+    try:
+        rest = own(argv, known_only=True)
+        if own.config is None:
+            for argument in rest[1:]:
+                if argument.startswith("-") and not argument.startswith("--config."):
+                    _refuse_flag(argument.lstrip("-").partition("=")[0], own)
+            raise ValueError("--config is missing; for instance --config=configs/quickstart.py")
+        config = load_config(own.config)
+        fields = list(field_names(config))
+        _set_fields(config, fields, rest)
+    except flags.UnrecognizedFlagError as error:
+        name = error.flagname
+        if name in fields:
+            raise ValueError(f"--{name} is unknown; did you mean --config.{name}?") from error
+        _refuse_flag(name, [*own, *(f"config.{field}" for field in fields)])
+    except flags.IllegalFlagValueError as error:
+        name, _, text = str(error).removeprefix("flag --").removesuffix(f": {error.__context__}").partition("=")
+        field = name.removeprefix("config.")
+        # --dry_run is the only other flag that does not take any text.
+        refuse(field, text, _TYPES[bool if field == name else _type_of(config, field)])
+    except flags.Error as error:
+        raise ValueError(f"the command line is not understood: {error}") from error
+    return Arguments(config, own.workdir, own.dry_run)
+
+
+def _set_fields(config: ConfigDict, fields: Sequence[str], arguments: Sequence[str]) -> None:
+    """Sets the fields that are among the arguments.
+
+    Args:
+        config: is changed.
+        fields: the names of all its fields.
+        arguments: the name of the program, then what has to be `--config.field=value`.
+    """
+    for argument in arguments[1:]:
+        match = re.match(r"--?(?:no)?config\.([^=]*)", argument)
+        if match and match[1] not in fields:
+            inside = [field for field in fields if field.startswith(f"{match[1]}.")]
+            if inside:
+                raise ValueError(f"--config.{match[1]} holds several fields: set one of {', '.join(inside)}")
+            hint = did_you_mean(match[1], fields, "--config.{}".format)
+            raise ValueError(f"--config.{match[1]} is unknown{hint}")
+    overrides = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=overrides, sys_argv=list(arguments))
+    overrides.set_gnu_getopt(True)
+    rest = overrides(arguments)[1:]
+    if rest:
+        raise ValueError(f"argument {rest[0]!r} is not understood; arguments are written --name=value")
+
+
+def _refuse_flag(name: str, known: Iterable[str]) -> NoReturn:
+    hint = did_you_mean(name, known, "--{}".format)
+    raise ValueError(f"--{name} is unknown{hint or '; there are --config, --config.field, --workdir and --dry_run'}")
+
+
+def _type_of(config: ConfigDict, field: str) -> type:
+    *sections, name = field.split(".")
+    return functools.reduce(ConfigDict.__getitem__, sections, config).get_type(name)
+
+
+def load_config(argument: str) -> ConfigDict:
+    """Runs the `get_config` of a config file.
+
+    Args:
+        argument: `FILE` or `FILE:text`; the text is what `get_config` is called with.
+
+    Raises:
+        ValueError: if there is no such file, or it does not give a config.
+    """
+    path, colon, text = argument.partition(":")
+    if not Path(path).is_file():
+        # The other files there hold what configs share.
+        files = [*Path(path).parent.glob("*.py"), *Path("configs").glob("*.py")]
+        paths = {file.stem: str(file) for file in files if file.stem not in ("__init__", "common")}
+        raise ValueError(f"config={path!r} is not a file{did_you_mean(Path(path).stem, paths, paths.__getitem__)}")
+    try:
+        module = runpy.run_path(path)
+        if "get_config" not in module:
+            raise ValueError(f"config={path!r} is not a config file: it has no function get_config")
+        config = module["get_config"](*([text] if colon else []))
+    except ValueError:
+        raise
+    except Exception as error:
+        lines = [
+            f", line {frame.lineno}" for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path
+        ]
+        raise ValueError(f"config={path!r} fails{''.join(lines[-1:])}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise ValueError(f"config={path!r} is not a config file: get_config returns {config!r}, not a ConfigDict")
+    return config
+
+
+def field_names(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+    """The names of all fields: `seed`, `data.flip`, `phases.full.epochs`."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from field_names(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

@@ -1,0 +1,57 @@
+"""How bad values are refused: with the field, the value, what is allowed, and the name that was probably meant."""
+
+import difflib
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, TypeGuard
+
+
+def did_you_mean(name: str, choices: Iterable[str], spelling: Callable[[str], str] = repr) -> str:
+    """The end of an error message about an unknown name.
+
+    Args:
+        name: what was given.
+        choices: what is known.
+        spelling: how the message writes one of those.
+
+    Returns:
+        "; did you mean 'x'?" with the choice that is closest to `name`, or "" if none is close.
+    """
+    close = difflib.get_close_matches(name, list(choices), n=1)
+    return f"; did you mean {spelling(close[0])}?" if close else ""
+
+
+def refuse(field: str, value: Any, allowed: str) -> NoReturn:
+    """Raises the ValueError of a field whose value is not allowed."""
+    raise ValueError(f"{field}={value!r} is not allowed: it must be {allowed}")
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether this is a finite number: not NaN, not True or False, not an int that no float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def check_positive(field: str, value: Any) -> None:
+    """Refuses all but ints of at least 1."""
+    if type(value) is not int or value < 1:
+        refuse(field, value, "a positive int")
+
+
+def check_text(field: str, value: Any) -> None:
+    """Refuses all but text that can be printed, and the empty one."""
+    if not isinstance(value, str) or not value or not value.isprintable():
+        refuse(field, value, "a printable str that is not empty")
+
+
+def check_among(field: str, value: Any, allowed: Sequence[str]) -> None:
+    """Refuses all but some texts."""
+    if value not in allowed:
+        hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
+        refuse(field, value, f"one of {', '.join(allowed)}{hint}")
+
+
+def check_range(field: str, value: Any, low: float, high: float = math.inf) -> None:
+    """Refuses all but finite numbers, of at least `low` and below `high`."""
+    if not is_number(value) or not low <= value < high:
+        refuse(field, value, f"a number >= {low}" + (f" and < {high}" if high < math.inf else ""))

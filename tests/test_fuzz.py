@@ -1,0 +1,204 @@
+"""Random input: it is understood, or refused with a ValueError, and nothing else happens."""
+
+import contextlib
+import io
+import itertools
+import math
+from unittest import mock
+
+import jax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs import quickstart
+from configs.common import base_config, paper_config
+from experiments import eps
+from experiments.arguments import Arguments, field_names
+from experiments.settings import settings_from_config
+from ofav2_jax import Subnet
+from ofav2_jax.settings import Settings
+from ofav2_jax.space import ALLOWED, CHOICE_NAMES
+from tests.test_space import networks, space_of, subnets
+
+# The same examples in every run: a failure elsewhere is a failure here.
+fuzz = settings(derandomize=True, deadline=None, max_examples=200)
+
+# At the edges: no float holds 10**400, and multiplied by an ordinary number 1e308 overflows.
+edges = st.sampled_from([2**32, 10**400, 1e308, float("nan"), float("inf"), 0, 0.5, 1, 8, 64])
+numbers = st.one_of(edges, edges, st.integers(-2, 9), st.integers(), st.floats())
+# Names that a config might have: of fields, of choices, and others.
+words = st.one_of(
+    st.text(max_size=8), st.sampled_from(["ee_d", "ofa_mbv3", "static", "fixed", "desc", "digits", "mix"])
+)
+keys = st.sampled_from(["epochs", "batch_size", "full", "a", "two words"])
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), numbers, words),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=5), st.lists(inner, max_size=5).map(tuple), st.dictionaries(keys, inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@st.composite
+def damaged(draw, texts):
+    """Texts in which a few characters were replaced."""
+    text = draw(texts)
+    first, last = sorted(draw(st.integers(0, len(text))) for _ in range(2))
+    return text[:first] + draw(st.text(max_size=3)) + text[min(last, first + 3) :]
+
+
+def refused(function, *args, **kwargs):
+    """What a function returns, or None if it refuses its arguments in one line."""
+    try:
+        return function(*args, **kwargs)
+    except ValueError as error:
+        assert str(error)
+        assert len(" ".join(str(error).split()).splitlines()) == 1
+        return None
+
+
+# --- subnets and spaces ------------------------------------------------------------------------------------------
+
+digits = st.from_regex(r"k\d{1,21}-e\d{1,21}-d\d{1,6}-l\d{1,21}-h\d", fullmatch=True)
+
+
+# Digits of other scripts, which int() reads too.
+foreign = st.builds(str.replace, subnets.map(str), st.sampled_from("34567"), st.characters(categories=["Nd"]))
+
+
+@fuzz
+@given(st.one_of(st.text(), digits, damaged(subnets.map(str)), foreign))
+def test_text_is_a_subnet_or_refused(text):
+    subnet = refused(Subnet.parse, text)
+    if subnet is not None:
+        assert text.isascii()
+        assert Subnet.parse(str(subnet)) == subnet
+
+
+@fuzz
+@given(subnets, st.dictionaries(st.sampled_from(CHOICE_NAMES), values, min_size=1, max_size=2))
+def test_values_are_a_subnet_or_refused(subnet, changed):
+    subnet = refused(Subnet, **({name: getattr(subnet, name) for name in CHOICE_NAMES} | changed))
+    if subnet is not None:
+        assert Subnet.parse(str(subnet)) == subnet
+        assert space_of("ee_dp").contains(subnet)
+
+
+anything = st.dictionaries(st.one_of(st.sampled_from(CHOICE_NAMES), st.text(max_size=3)), values, max_size=2)
+allowed_values = {name: st.sets(st.sampled_from(allowed), min_size=1) for name, allowed in ALLOWED.items()}
+# 7.0 is equal to 7 and yet no kernel size.
+equal_values = {
+    name: st.lists(st.sampled_from([*allowed, float(allowed[0])]), min_size=1, max_size=2)
+    for name, allowed in ALLOWED.items()
+}
+restrictions = st.one_of(
+    anything, *(st.fixed_dictionaries({}, optional=optional) for optional in (allowed_values, equal_values))
+)
+
+
+@fuzz
+@given(networks, restrictions, st.integers(0, 2**32 - 1))
+def test_restrictions_are_a_part_of_the_space_or_refused(network, restriction, seed):
+    whole = space_of(network)
+    part = refused(whole.restrict, **restriction)
+    if part is None:
+        return
+    assert all(type(value) is int for remaining in restriction.values() for value in remaining)
+    for name in CHOICE_NAMES:
+        remaining = restriction.get(name, getattr(whole, name))
+        assert getattr(part, name) == tuple(value for value in getattr(whole, name) if value in remaining) != ()
+    listed = list(itertools.islice(part.uniform_subnets(), 30))
+    assert len(listed) == min(30, part.num_uniform)
+    for subnet in [*part.sample(jax.random.key(seed), 3), *listed, part.maximal(), part.minimal()]:
+        assert part.contains(subnet) and whole.contains(subnet)
+
+
+# --- configs -----------------------------------------------------------------------------------------------------
+
+argument_names = st.sampled_from(["wm", "teacher", "epochs", "epochs", "classes", "smoke"])
+argument_values = st.one_of(st.sampled_from(["", "1.0", "1.2", "fixed", "0.1", "20"]), numbers.map(str))
+some_arguments = st.lists(
+    st.one_of(st.text(max_size=5), argument_names, st.tuples(argument_names, argument_values).map("=".join)), max_size=2
+).map(",".join)
+
+
+@fuzz
+@given(networks, st.one_of(st.none(), st.text(), some_arguments, damaged(some_arguments)))
+def test_arguments_of_a_config_are_settings_or_refused(network, arg):
+    config = refused(paper_config, network, arg)
+    if config is not None:
+        run = refused(settings_from_config, config)
+        # The name, which is the text of the arguments, is all that can be wrong.
+        assert isinstance(run, Settings) or not config.name.isprintable()
+
+
+class Loading(Exception):
+    """The data set would be loaded now."""
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("workdir"))
+
+
+def accepted(*argv):
+    """Whether the program accepts a command line; if not, it says so in one line and returns 2."""
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with (
+            mock.patch.object(eps, "load_dataset", side_effect=Loading),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            status = eps.main(["eps", *argv])
+    except Loading:
+        return True
+    assert status == 2 and not out.getvalue()
+    assert err.getvalue().startswith("error: ") and len(err.getvalue().splitlines()) == 1
+    return False
+
+
+base = base_config("ee_d")
+sections = sorted(name for name in base if isinstance(base[name], type(base)))
+fields = st.sampled_from([*sections, "phases.full", *field_names(base)])
+
+
+@settings(fuzz, max_examples=500)
+@given(fields, st.one_of(numbers, values))
+def test_one_other_field_is_settings_or_refused(workdir, field, value):
+    config = base_config("ee_d")
+    *parents, name = field.split(".")
+    section = config
+    for parent in parents:
+        section = section[parent]
+    # A config file can do this: a field that is set anew has no type.
+    del section[name]
+    section[name] = value
+    run = refused(settings_from_config, config)
+    if run is not None:
+        rates = [phase.learning_rate for phase in run.phases]
+        exits = run.recipe.exit_weights if isinstance(run.recipe.exit_weights, tuple) else ()
+        assert all(map(math.isfinite, [run.width_multiplier, run.recipe.kd_ratio, config.checkpoint.every_s, *rates]))
+        assert math.isfinite(run.recipe.weight_decay) and all(map(math.isfinite, exits))
+    with mock.patch.object(eps, "read_arguments", return_value=Arguments(config, workdir, dry_run=False)):
+        # Which batch can be divided among the devices is not for the settings to know.
+        assert accepted() == (run is not None and run.batch_size % jax.device_count() == 0)
+
+
+texts = st.one_of(st.text(max_size=8), values.map(str), st.sampled_from(["true", "none", "(24,)", "nan", "1e9", "(("]))
+flags = st.one_of(
+    st.tuples(st.sampled_from(sorted(field_names(quickstart.get_config()))), texts).map(
+        "--config.{0[0]}={0[1]}".format
+    ),
+    st.tuples(damaged(fields), texts).map("--config.{0[0]}={0[1]}".format),
+    damaged(st.sampled_from(["--dry_run", "--nodry_run", "--config.data.flip", "--noconfig.data.flip"])),
+    st.text(max_size=8),
+)
+
+
+@fuzz
+@given(st.lists(flags, max_size=2))
+def test_command_lines_are_settings_or_refused(workdir, arguments):
+    accepted("--config=configs/quickstart.py", f"--workdir={workdir}", *arguments)
