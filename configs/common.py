@@ -88,7 +88,7 @@ def base_config(network: str) -> ConfigDict:
     config.recipe.label_smoothing = 0.1
     # Weight of the distillation loss beside the cross-entropy.
     config.recipe.kd_ratio = 1.0
-    # Of the five exits: desc, asc, unif, mix, or five numbers, first exit first.
+    # Of the five exits: desc, asc, unif, mix, or numbers, first exit first: "0.06,0.13,0.2,0.27,0.34".
     config.recipe.exit_weights = "desc"
     # Dropout in phase full, and in the others.
     config.recipe.dropout_full = 0.2

@@ -24,6 +24,9 @@ _BAD_INPUT, _FAILED = 2, 1
 
 def main(argv: list[str]) -> int:
     """Runs the experiment that the command line names; returns the exit status."""
+    if "--help" in argv:
+        print(__doc__)
+        return 0
     try:
         arguments = read_arguments(argv)
         config = arguments.config

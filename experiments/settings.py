@@ -150,8 +150,14 @@ def _check_data(config: ConfigDict, settings: Settings) -> None:
 
 def _recipe(config: ConfigDict) -> Recipe:
     recipe = dict(config.recipe)
-    if isinstance(recipe["exit_weights"], list):
-        recipe["exit_weights"] = tuple(recipe["exit_weights"])
+    weights = recipe["exit_weights"]
+    if isinstance(weights, str) and "," in weights:
+        try:
+            recipe["exit_weights"] = tuple(float(weight) for weight in weights.split(","))
+        except ValueError:
+            refuse("recipe.exit_weights", weights, "a scheme, or numbers with commas between them")
+    elif isinstance(weights, list):
+        recipe["exit_weights"] = tuple(weights)
     return Recipe(**recipe, augmentation=Augmentation(flip=config.data.flip))
 
 

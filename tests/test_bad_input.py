@@ -74,7 +74,6 @@ COMMAND_LINES = [
     ([QUICKSTART, "--dryrun"], r"--dryrun is unknown; did you mean --dry_run\?"),
     ([QUICKSTART, "--dry_run=maybe"], not_allowed("dry_run", "'maybe'", "true or false")),
     ([QUICKSTART, "--seed=1"], r"--seed is unknown; did you mean --config\.seed\?"),
-    ([QUICKSTART, "--help"], "--help is unknown; there are --config, --config.field, --workdir and --dry_run"),
     # --- config files
     (["--config="], "config='' is not a file"),
     (["--config=configs"], "config='configs' is not a file"),
@@ -174,6 +173,11 @@ COMMAND_LINES = [
     ([QUICKSTART, "--config.engine=maskd"], r"engine='maskd' .* one of masked, static; did you mean 'masked'\?"),
     ([QUICKSTART, "--config.dtype=bfloat8"], r"dtype='bfloat8' .* float32, bfloat16; did you mean 'bfloat16'\?"),
     ([QUICKSTART, "--config.teacher=none"], not_allowed("teacher", "'none'", "one of progressive, fixed") + "$"),
+    (
+        [QUICKSTART, "--config.recipe.exit_weights=0.5,half"],
+        not_allowed("recipe.exit_weights", "'0.5,half'", "a scheme, or numbers with commas between them"),
+    ),
+    ([QUICKSTART, "--config.recipe.exit_weights=0.5,0.5"], r"exit_weights=\(0.5, 0.5\) is not allowed: give 5 numbers"),
     ([QUICKSTART, "--config.recipe.exit_weights=dsc"], r"exit_weights='dsc' is unknown; .*; did you mean 'desc'\?"),
     # --- contradictions
     ([QUICKSTART, "--config.network=ofa_mbv3"], "phases=.* do not belong to network='ofa_mbv3', which goes through"),

@@ -9,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common, quickstart
+from experiments.eps import main
 from experiments.settings import load_dataset, settings_from_config
 from ofav2_jax.network import NETWORKS
 
@@ -41,6 +42,17 @@ def test_arguments_of_the_experiments():
     smoke = settings_from_config(common.paper_config("ee_d", "smoke"))
     assert all(phase.total_epochs == 1 for phase in smoke.phases)
     assert smoke.data.num_classes == 4 and smoke.data.max_test_images == 100
+
+
+def test_exit_weights_can_be_numbers():
+    config = quickstart.get_config()
+    config.recipe.exit_weights = "0.06,0.13,0.2,0.27,0.34"
+    assert settings_from_config(config).recipe.exit_weights == (0.06, 0.13, 0.2, 0.27, 0.34)
+
+
+def test_help(capsys):
+    assert main(["eps", "--help"]) == 0
+    assert "--config=configs/quickstart.py" in capsys.readouterr().out
 
 
 def test_fewer_test_images_are_spread_over_the_classes():
