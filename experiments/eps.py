@@ -4,6 +4,7 @@ python -m experiments.eps --config=configs/quickstart.py [--workdir=DIR] [--conf
 """
 
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -14,10 +15,12 @@ from experiments.arguments import read_arguments
 from experiments.console import Console, print_plan, print_results, rebuild_report
 from experiments.huge_pages import use_huge_pages
 from experiments.settings import load_dataset, settings_from_config
+from experiments.stopping import StopSignals
 from ofav2_jax import train
 from ofav2_jax.checkpoint import CorruptCheckpointError
 from ofav2_jax.checks import refuse
 from ofav2_jax.report import write_run_info
+from ofav2_jax.run_directory import RunDirectory
 
 _BAD_INPUT, _FAILED = 2, 1
 
@@ -37,7 +40,7 @@ def main(argv: list[str]) -> int:
         workdir = _writable_directory(
             _default_workdir(settings.name) if arguments.workdir is None else arguments.workdir
         )
-        train.check_directory(settings, workdir)
+        RunDirectory(workdir).check(settings)
         dataset = load_dataset(config)
         train.check(settings, dataset, len(devices))
         print_plan(settings, dataset, workdir, devices)
@@ -45,11 +48,17 @@ def main(argv: list[str]) -> int:
             return 0
         _cache_programs()
         run = train.Run(settings, dataset, workdir, devices, Console(workdir), config.checkpoint.every_s)
-        write_run_info(workdir, ["python", "-m", "experiments.eps", *argv[1:]])
+        command = ["python", "-m", "experiments.eps", *argv[1:]]
+        write_run_info(workdir, command)
     except (ValueError, OSError, ImportError) as error:
         return _fail(error, _BAD_INPUT)
+    except KeyboardInterrupt:
+        return _fail(RuntimeError("interrupted before the run began"), 128 + signal.SIGINT)
+    signals = StopSignals(run, command)
     try:
         results = run.execute()
+    except train.StoppedError:
+        return signals.report()
     except (train.NonFiniteLossError, CorruptCheckpointError) as error:
         return _fail(error, _FAILED)
     print_results(settings, results, workdir)

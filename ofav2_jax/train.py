@@ -17,10 +17,11 @@ import numpy as np
 from ofav2_jax import checkpoint
 from ofav2_jax.channels import sort_channels, variable_shapes
 from ofav2_jax.checks import refuse
-from ofav2_jax.data.dataset import Dataset, epoch_order
+from ofav2_jax.data.dataset import Dataset, epoch_order, fingerprint
 from ofav2_jax.evaluate import Evaluator, Score, uniform_scores
 from ofav2_jax.phases import Phase, learning_rate, space_after
 from ofav2_jax.programs import Programs, quick_compiler_options
+from ofav2_jax.run_directory import RunDirectory, write_json
 from ofav2_jax.settings import Settings
 from ofav2_jax.space import SearchSpace, Subnet
 from ofav2_jax.step import ENGINES, Images, Params, Recipe, Steps, TrainState, replicate
@@ -29,15 +30,14 @@ from ofav2_jax.supernet import SuperNet
 # Tags that keep the streams of random numbers apart.
 _RESOLUTION, _SUBNETS = 1, 2
 # Says in a run's directory which run it is.
-_SETTINGS = "settings.json"
 
 
 class NonFiniteLossError(Exception):
     """The loss became infinite or NaN."""
 
 
-class DifferentRunError(ValueError):
-    """A run directory holds a run with other settings."""
+class StoppedError(Exception):
+    """The run was asked to stop, and has saved where it stands."""
 
 
 class Reporter(Protocol):
@@ -89,28 +89,6 @@ def check_devices(settings: Settings, num_devices: int) -> None:
         refuse("batch_size", settings.batch_size, f"divisible by the {num_devices} devices")
 
 
-def check_directory(settings: Settings, workdir: Path) -> None:
-    """Refuses a directory that belongs to another run.
-
-    Raises:
-        DifferentRunError: naming the fields that differ.
-        ValueError: if it cannot be told which run a directory belongs to.
-    """
-    path = workdir / _SETTINGS
-    if not path.exists():
-        return
-    try:
-        theirs = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"workdir={str(workdir)!r} is not allowed: {path} is not readable ({error})") from error
-    ours = json.loads(json.dumps(settings.as_json()))
-    differing = sorted(_differing_fields(ours, theirs))
-    if differing:
-        raise DifferentRunError(
-            f"workdir={str(workdir)!r} belongs to a run with other settings: {'; '.join(differing)}"
-        )
-
-
 def check(settings: Settings, dataset: Dataset, num_devices: int) -> None:
     """Refuses settings that do not fit the data or the devices.
 
@@ -144,7 +122,7 @@ class Run:
 
     Raises:
         ValueError: see `check`.
-        DifferentRunError: see `check_directory`.
+        DifferentRunError, DirectoryInUseError: see `RunDirectory.claim`.
     """
 
     def __init__(
@@ -158,13 +136,11 @@ class Run:
     ):
         check(settings, dataset, len(devices))
         self.settings = settings
-        self.workdir = workdir
         self._dataset = dataset
         self._reporter = reporter
         self._checkpoint_every_s = checkpoint_every_s
-        check_directory(settings, workdir)
-        if not (workdir / _SETTINGS).exists():
-            _write_json(workdir / _SETTINGS, settings.as_json())
+        self._directory = RunDirectory(workdir)
+        self._directory.claim(settings, fingerprint(dataset))
 
         self.net = SuperNet(
             settings.network, settings.width_multiplier, dataset.num_classes, dtype=jnp.dtype(settings.dtype)
@@ -180,6 +156,7 @@ class Run:
         self._param_shapes = variable_shapes(self.net)["params"]
         self._checkpoints = checkpoint.RunState(workdir / "state")
         self._saved_at = time.monotonic()
+        self._stop_requested = False
         # Seconds by kind, over all the processes that worked on this run.
         self._seconds = {"compile": 0.0, "train": 0.0, "evaluate": 0.0}
 
@@ -193,29 +170,42 @@ class Run:
 
         Raises:
             NonFiniteLossError: naming phase, step and the last checkpoint.
+            StoppedError: after `request_stop`.
             checkpoint.CorruptCheckpointError: if there are checkpoints but none can be read.
         """
-        progress = self._resume()
-        while progress.phase < len(self.settings.phases):
-            self._reporter.phase_started(progress.phase, self.settings.phases[progress.phase])
-            self._train_phase(progress)
-            self._reporter.phase_ended(progress.phase, self._test_phase(progress))
-            progress = self._next_phase(progress)
-            self._save(progress)
-        self._checkpoints.wait()
-        return self._write_results(progress.best)
+        try:
+            progress = self._resume()
+            while progress.phase < len(self.settings.phases):
+                self._reporter.phase_started(progress.phase, self.settings.phases[progress.phase])
+                self._train_phase(progress)
+                self._reporter.phase_ended(progress.phase, self._test_phase(progress))
+                progress = self._next_phase(progress)
+                self._save(progress)
+            self._checkpoints.wait()
+            return self._write_results(progress.best)
+        finally:
+            self._directory.release()
+
+    def request_stop(self) -> None:
+        """Makes `execute` save and raise `StoppedError` after the step at hand. Can be called from a signal handler."""
+        self._stop_requested = True
+
+    @property
+    def latest_checkpoint(self) -> Path | None:
+        """The newest checkpoint, if there is one."""
+        return self._checkpoints.latest
 
     def _resume(self) -> "_Progress":
         start = functools.partial(_arrays_at_start, net=self.net, recipe=self.settings.recipe, width_phase=0)
         restored = self._checkpoints.restore(jax.eval_shape(start, self._param_shapes))
         if restored is None:
-            _keep_records(self.workdir / "metrics.jsonl", 0)
+            self._directory.keep_records(0)
             arrays = start(initial_params(self.net, self.settings.seed))
             return self._progress_from(arrays, {"phase": 0, "step": 0, "best_score": -1.0})
         arrays, position = restored
         self._seconds = position.pop("seconds")
         progress = self._progress_from(arrays, position)
-        _keep_records(self.workdir / "metrics.jsonl", self._steps_since_start(progress))
+        self._directory.keep_records(self._steps_since_start(progress))
         return progress
 
     def _progress_from(self, arrays, position):
@@ -232,15 +222,14 @@ class Run:
         """The teacher of a phase, saved under the phase's name; none in the first one."""
         if index == 0:
             return None
-        directory = self._phase_dir(index) / "teacher"
+        directory = self._directory.phase(index, self.settings.phases[index]) / "teacher"
         if not directory.exists():
             source = index - 1 if self.settings.teacher == "progressive" else 0
-            result = checkpoint.load_tree(self._phase_dir(source) / "params", self._param_shapes)
+            result = checkpoint.load_tree(
+                self._directory.phase(source, self.settings.phases[source]) / "params", self._param_shapes
+            )
             checkpoint.save_tree(directory, result)
         return replicate(checkpoint.load_tree(directory, self._param_shapes), self._steps.devices)
-
-    def _phase_dir(self, index: int) -> Path:
-        return self.workdir / "phases" / f"{index:02d}-{self.settings.phases[index].name}"
 
     def _steps_since_start(self, progress: "_Progress") -> int:
         epochs = sum(phase.total_epochs for phase in self.settings.phases[: progress.phase])
@@ -253,6 +242,11 @@ class Run:
         number = self._steps_since_start(progress) + progress.phase
         self._checkpoints.save(number, arrays, {**position, "seconds": self._seconds_by_kind()})
         self._saved_at = time.monotonic()
+
+    def _stop_if_requested(self) -> None:
+        if self._stop_requested:
+            self._checkpoints.wait()
+            raise StoppedError
 
     # --- one phase ---------------------------------------------------------------------------------------------
 
@@ -267,10 +261,10 @@ class Run:
             if score > progress.best_score:
                 progress.best, progress.best_score = _copy(progress.state.params), score
             record |= {"validation_top1": score}
-            with (self.workdir / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(record) + "\n")
+            self._directory.add_record(record)
             self._reporter.epoch_ended(record)
             self._save(progress)
+            self._stop_if_requested()
 
     def _train_epoch(self, progress, teacher, space, epoch) -> dict[str, Any]:
         index, settings, per_epoch = progress.phase, self.settings, self._steps_per_epoch
@@ -287,9 +281,11 @@ class Run:
             self._check_finite(progress, history, lag=1)
             progress.step += 1
             # The last step of an epoch is saved after its validation, with what that decides.
-            if progress.step % per_epoch and time.monotonic() - self._saved_at > self._checkpoint_every_s:
+            due = time.monotonic() - self._saved_at > self._checkpoint_every_s or self._stop_requested
+            if progress.step % per_epoch and due:
                 self._check_finite(progress, history, lag=0)
                 self._save(progress)
+                self._stop_if_requested()
             busy = time.perf_counter() - started - (self.programs.seconds - compiled)
             images_per_s = (progress.step - first) * settings.batch_size / max(busy, 1e-9)
             loss = float(history[max(len(history) - 2, 0)]["loss"])
@@ -334,7 +330,7 @@ class Run:
             step = progress.step
             raise NonFiniteLossError(
                 f"loss={loss} in phase {self.settings.phases[progress.phase].name}, step {step}: "
-                f"training is stopped; last good checkpoint: {self._checkpoints.latest or 'none yet'}"
+                f"training is stopped; last good checkpoint: {self.latest_checkpoint or 'none yet'}"
             )
 
     def _remaining_s(self, progress, images_per_s):
@@ -373,8 +369,8 @@ class Run:
                 self._evaluator, progress.best, space, self.settings.resolutions, ensemble=phase.num_subnets == 0
             )
         result = {"name": phase.name, **summary(scores), "subnets": [score.as_json() for score in scores]}
-        checkpoint.save_tree(self._phase_dir(index) / "params", progress.best)
-        _write_json(self._phase_dir(index) / "result.json", result)
+        checkpoint.save_tree(self._directory.phase(index, self.settings.phases[index]) / "params", progress.best)
+        write_json(self._directory.phase(index, self.settings.phases[index]) / "result.json", result)
         return result
 
     # --- bookkeeping -------------------------------------------------------------------------------------------
@@ -383,14 +379,14 @@ class Run:
         results = {
             "name": self.settings.name,
             "phases": [
-                json.loads((self._phase_dir(index) / "result.json").read_text())
+                json.loads((self._directory.phase(index, self.settings.phases[index]) / "result.json").read_text())
                 for index in range(len(self.settings.phases))
             ],
             "params_sha256": checkpoint.digest(params),
             "compiled_programs": len(self.programs),
             "seconds": {kind: round(seconds, 1) for kind, seconds in self._seconds_by_kind().items()},
         }
-        _write_json(self.workdir / "results.json", results)
+        write_json(self._directory.path / "results.json", results)
         return results
 
     @contextlib.contextmanager
@@ -437,36 +433,3 @@ def summary(scores: Sequence[Score]) -> dict[str, float]:
     """Mean and maximum of top-1 in %, as Tables IV and V have them."""
     top1 = [score.top1 for score in scores]
     return {"avg": float(np.mean(top1)), "best": float(np.max(top1))}
-
-
-def _differing_fields(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
-    """Descriptions of the leaves in which two nested dictionaries differ."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        return [
-            difference
-            for key in sorted(ours.keys() | theirs.keys())
-            for difference in _differing_fields(ours.get(key), theirs.get(key), f"{prefix}.{key}" if prefix else key)
-        ]
-    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        return [
-            difference
-            for i, pair in enumerate(zip(ours, theirs))
-            for difference in _differing_fields(*pair, f"{prefix}[{i}]")
-        ]
-    return [] if ours == theirs else [f"{prefix} is {theirs!r} there and {ours!r} here"]
-
-
-def _write_json(path: Path, value: Any) -> None:
-    """Writes a file that is either the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    partial.replace(path)
-
-
-def _keep_records(path: Path, last_step: int) -> None:
-    """Drops the records of steps that a resumed run will take again."""
-    if path.exists():
-        lines = path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step]
-        path.write_text("".join(kept))

@@ -1,5 +1,6 @@
 """Runs from the command line: results, and that being killed changes nothing."""
 
+import dataclasses
 import json
 import math
 import os
@@ -15,7 +16,9 @@ import pytest
 
 from experiments.settings import settings_from_config
 from ofav2_jax import train
+from ofav2_jax.data.dataset import fingerprint
 from ofav2_jax.data.digits import load_digits
+from ofav2_jax.run_directory import DifferentRunError, RunDirectory
 from tests.configs.tiny import get_config
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +36,13 @@ def launch(workdir, cache, *arguments):
 def finish(process):
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 200
+    while process.poll() is None and not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +64,8 @@ def killed(tmp_path_factory, cache, uninterrupted):
     """A run that was killed in the middle of its second phase, with a checkpoint after every step."""
     workdir = tmp_path_factory.mktemp("killed")
     process = launch(workdir, cache, "--config.checkpoint.every_s=0")
-    deadline = time.monotonic() + 200
-    # Phase full takes 6 steps, kernel another 3.
-    while process.poll() is None and not (workdir / "state" / "8").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    # Phase full takes 6 steps, kernel another 3; the start of a phase has a number of its own.
+    wait_for(workdir / "state" / "9", process)
     process.send_signal(signal.SIGKILL)
     finish(process)
     assert not (workdir / "phases" / "01-kernel" / "result.json").exists()
@@ -154,6 +161,62 @@ def test_directory_of_another_run_is_refused(killed, cache):
     assert "seed is 0 there and 7 here" in err
     assert "epochs is 1 there and 2 here" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_saves_and_says_how_to_go_on(number, uninterrupted, cache, tmp_path):
+    workdir = tmp_path / "run"
+    # Nothing is saved but at the end of an epoch: what is there afterwards was saved because of the signal.
+    process = launch(workdir, cache, "--config.checkpoint.every_s=1000")
+    wait_for(workdir / "state" / "3", process)
+    told = time.monotonic()
+    process.send_signal(number)
+    status, _, err = finish(process)
+    assert time.monotonic() - told < 30
+    assert status == 128 + number
+    (line,) = err.splitlines()
+    assert line.startswith(f"stopped by {number.name}; last checkpoint: {workdir}/state/")
+    assert f"to go on: python -m experiments.eps --config=tests/configs/tiny.py --workdir={workdir}" in line
+    if number == signal.SIGINT:
+        return
+    status, _, err = finish(launch(workdir, cache))
+    assert status == 0, err
+    assert results_of(workdir)["params_sha256"] == results_of(uninterrupted[0])["params_sha256"]
+
+
+def test_second_run_in_a_directory_is_refused(cache, tmp_path):
+    first = launch(tmp_path / "run", cache)
+    wait_for(tmp_path / "run" / "settings.json", first)
+    status, _, err = finish(launch(tmp_path / "run", cache))
+    first.kill()
+    finish(first)
+    assert status == 2
+    assert re.fullmatch(rf"error: workdir='.*run' is in use by process {first.pid} on .+\n", err)
+    # What the killed one wrote about itself is stale: the directory is free.
+    third = launch(tmp_path / "run", cache)
+    wait_for(tmp_path / "run" / "state" / "3", third)
+    third.kill()
+    finish(third)
+
+
+def test_changed_data_are_refused(tmp_path):
+    settings, digits = settings_from_config(get_config()), load_digits(0)
+    directory = RunDirectory(tmp_path)
+    directory.claim(settings, fingerprint(digits))
+    directory.release()
+    directory.claim(settings, fingerprint(load_digits(0)))
+    directory.release()
+    pixels = digits.images.copy()
+    pixels[0, 0, 0, 0] += 1
+    fewer = {**digits.splits, "test": digits.splits["test"][1:]}
+    for changed, message in (
+        (dataclasses.replace(digits, images=pixels), "belongs to a run on other data: pixels_sha256 is '.*' there"),
+        (dataclasses.replace(digits, splits=fewer), "test_images is 359 there and 358 here"),
+    ):
+        with pytest.raises(DifferentRunError, match=message):
+            directory.claim(settings, fingerprint(changed))
+    directory.claim(settings, fingerprint(digits))
+    directory.release()
 
 
 def test_non_finite_loss_stops_the_run(killed, cache, tmp_path):

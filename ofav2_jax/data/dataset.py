@@ -1,6 +1,8 @@
 """An image classification data set in memory, and the order in which training reads it."""
 
 import dataclasses
+import hashlib
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +29,26 @@ class Dataset:
     splits: dict[str, np.ndarray]
     num_classes: int
     normalisation: Normalisation
+
+
+def fingerprint(dataset: Dataset) -> dict[str, Any]:
+    """What tells a data set from another one: counts for people, and digests of pixels, labels and splits."""
+
+    def digest(*arrays: np.ndarray) -> str:
+        sha = hashlib.sha256()
+        for array in arrays:
+            sha.update(np.ascontiguousarray(array).data)
+        return sha.hexdigest()
+
+    return {
+        "name": dataset.name,
+        "images": list(dataset.images.shape),
+        "classes": dataset.num_classes,
+        **{f"{name}_images": len(indices) for name, indices in dataset.splits.items()},
+        "pixels_sha256": digest(dataset.images),
+        "labels_sha256": digest(dataset.labels.astype(np.int32)),
+        "splits_sha256": digest(*(indices.astype(np.int32) for indices in dataset.splits.values())),
+    }
 
 
 def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

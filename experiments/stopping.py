@@ -1,0 +1,53 @@
+"""What a run does when it is told to stop: SIGTERM, as before a preemption, or an interrupt from the keyboard."""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+
+from ofav2_jax.train import Run
+
+# A step is over long before that; compiling or testing may not be, and has nothing to save.
+_GRACE_S = 15.0
+
+
+class StopSignals:
+    """Stops a run between two steps, after a checkpoint; at once, without one, if that takes long or it is told twice.
+
+    Args:
+        run: what to stop.
+        command: how it was started, and is resumed.
+    """
+
+    def __init__(self, run: Run, command: Sequence[str]):
+        self._run = run
+        self._command = shlex.join(command)
+        self._received = 0
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._received:
+            self._leave()
+        self._received = number
+        self._run.request_stop()
+        timer = threading.Timer(_GRACE_S, self._leave)
+        timer.daemon = True
+        timer.start()
+
+    def _leave(self) -> None:
+        status = self.report()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Threads of the compiler or of a step would keep the process from ending.
+        os._exit(status)
+
+    def report(self) -> int:
+        """Says where the run stands and how it goes on; returns the exit status, 128 + the signal as in a shell."""
+        name = signal.Signals(self._received).name
+        where = self._run.latest_checkpoint or "none yet"
+        print(f"stopped by {name}; last checkpoint: {where}; to go on: {self._command}", file=sys.stderr)
+        return 128 + self._received
