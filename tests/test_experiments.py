@@ -32,6 +32,13 @@ def test_every_config_builds(network, arg):
     assert settings.batch_size == 200 and settings.resolutions == (48, 56, 64)
 
 
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_whole_training_is_at_most_twelve_programs(network):
+    settings = settings_from_config(common.paper_config(network, None))
+    # test_train counts them: one for each resolution and number of subnets, whatever is unlocked.
+    assert len({phase.num_subnets for phase in settings.phases}) * len(settings.resolutions) <= 12
+
+
 def test_arguments_of_the_experiments():
     config = common.paper_config("ee_p", "epochs=0.1,classes=20,wm=1.2")
     assert config.name == "ee_p-epochs0.1-classes20-wm1.2"

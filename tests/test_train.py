@@ -27,7 +27,11 @@ ROOT = Path(__file__).parents[1]
 def launch(workdir, cache, *arguments):
     command = [sys.executable, "-m", "experiments.eps", "--config=tests/configs/tiny.py", f"--workdir={workdir}"]
     # One cache for all processes of a test session: the programs are compiled once.
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+    # Huge pages are asked for, so that the program need not start itself over.
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    }
     return subprocess.Popen(
         [*command, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -92,7 +96,7 @@ def test_results(uninterrupted):
         assert 0 <= subnet["top1"] <= subnet["top5"] <= 100
         assert subnet["macs"] > 0 and subnet["params"] > 0 and subnet["height"] == 5 and subnet["level"] == 7
     assert re.fullmatch("[0-9a-f]{64}", results["params_sha256"])
-    # full, one step program, recalibration, test
+    # For the one resolution: phase full, the step of one subnet, recalibration, test.
     assert results["compiled_programs"] == 4
     assert set(results["seconds"]) == {"compile", "train", "evaluate"}
     assert (workdir / "phases" / "03-depth-2" / "teacher").is_dir()
