@@ -61,7 +61,8 @@ class Recipe:
 
     def init_optimizer(self, params: Params) -> Any:
         """The state of the optimiser before the first step."""
-        return self.optimizer().init(_merge(params))
+        # As one program: operation by operation it compiles one for each shape of a parameter.
+        return jax.jit(lambda params: self.optimizer().init(_merge(params)))(params)
 
 
 @flax.struct.dataclass
