@@ -10,12 +10,12 @@ import argparse
 import dataclasses
 import itertools
 import json
-import os
 import statistics
 import time
 
 import jax
 
+from benchmarks import pytorch
 from benchmarks.ours import NUM_IMAGES, Ours, images, machine
 from benchmarks.train_step import NETWORKS
 from experiments.huge_pages import use_huge_pages
@@ -40,9 +40,10 @@ def main() -> None:
 
     dataset = images(args.images)
     candidates = {network: _ours(network, args, dataset) for network in NETWORKS}
-    torch = _torch(args)
+    torch, torch_version = pytorch.beside(jax.default_backend(), BATCH_SIZE, args.resolution)
     if torch:
-        candidates["torch"] = torch
+        batches = args.recalibration_images // BATCH_SIZE, args.images // BATCH_SIZE
+        candidates["torch"] = (lambda number: torch.test(number, *batches)), 1
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(args.rounds + 1):
         for name, (test, num_subnets) in candidates.items():
@@ -52,7 +53,7 @@ def main() -> None:
                 seconds[name].append((time.perf_counter() - started) / num_subnets)
     results = {
         "machine": machine(),
-        "setting": vars(args),
+        "setting": {**vars(args), "torch": torch_version},
         "seconds_per_subnet": {name: statistics.median(values) for name, values in seconds.items()},
     }
     per_subnet = results["seconds_per_subnet"]
@@ -84,21 +85,6 @@ def _ours(network, args, dataset):
         evaluator.score(ours.state.params, subnets, args.resolution, "test")
 
     return test, TRUNKS * len(heights)
-
-
-def _torch(args):
-    from benchmarks import pytorch
-
-    try:
-        once = pytorch.Once(BATCH_SIZE, args.resolution, os.cpu_count() or 1)
-    except ImportError:
-        print("PyTorch is not compared with: pip install -e '.[bench]'")
-        return None
-    if (once.device.type == "cuda") != (jax.default_backend() == "gpu"):
-        print(f"PyTorch is not compared with: it has {once.device.type}, JAX {jax.default_backend()}")
-        return None
-    batches = args.recalibration_images // BATCH_SIZE, args.images // BATCH_SIZE
-    return lambda number: once.test(number, *batches), 1
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def project(batch_size: int, num_steps: int) -> dict[str, float]:
-    """Hours of training of the whole of EE_D's phases, from the time of each kind of step in bfloat16."""
+    """Minutes of training of the whole of EE_D's phases, from the time of each kind of step in bfloat16."""
     seconds = {}
     for resolution in RESOLUTIONS:
         ours = Ours("ee_d", batch_size, resolution, "bfloat16")

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.machinery
 import itertools
+import os
 import random
 import sys
 import types
@@ -108,6 +109,17 @@ class Once:
         """Returns once the device has done what it was told to do."""
         if self.device.type == "cuda":
             self.torch.cuda.synchronize()
+
+
+def beside(backend: str, batch_size: int, resolution: int) -> tuple[Once | None, str]:
+    """What JAX's backend is compared with, and its versions; or None, and why there is nothing."""
+    try:
+        once = Once(batch_size, resolution, os.cpu_count() or 1)
+    except ImportError as error:
+        return None, f"not installed ({error}); pip install -e '.[bench]'"
+    if once.device.type != {"gpu": "cuda"}.get(backend, backend):
+        return None, f"left out: PyTorch has {once.device.type}, JAX {backend}"
+    return once, versions()
 
 
 def versions() -> str:

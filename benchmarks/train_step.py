@@ -10,7 +10,6 @@ a batch that is ready.
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks import pytorch
 from benchmarks.ours import Ours, PeakMemory, machine
 from experiments.huge_pages import use_huge_pages
 
@@ -55,7 +55,7 @@ def measure(batch_size: int, resolution: int, phases: list[str], num_steps: int,
     Returns:
         "machine", "setting", and for each phase its rows by name and `ratio`, our time over PyTorch's.
     """
-    torch, torch_version = _torch(batch_size, resolution)
+    torch, torch_version = pytorch.beside(jax.default_backend(), batch_size, resolution)
     results: dict[str, Any] = {
         "machine": machine(),
         "setting": {"batch_size": batch_size, "resolution": resolution, "dtype": dtype, "torch": torch_version},
@@ -85,18 +85,6 @@ def measure(batch_size: int, resolution: int, phases: list[str], num_steps: int,
             if torch:
                 results["phases"][phase]["ratio"] = rows["ofa_mbv3"]["median_s"] / rows["torch"]["median_s"]
     return results
-
-
-def _torch(batch_size: int, resolution: int) -> tuple[Any, str]:
-    from benchmarks import pytorch
-
-    try:
-        once = pytorch.Once(batch_size, resolution, os.cpu_count() or 1)
-    except ImportError as error:
-        return None, f"not installed ({error}); pip install -e '.[bench]'"
-    if once.device.type != {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend()):
-        return None, f"left out: PyTorch has {once.device.type}, JAX {jax.default_backend()}"
-    return once, pytorch.versions()
 
 
 def _time(candidates, rows, num_steps, batch_size, num_subnets):

@@ -2,9 +2,8 @@
 
 Activations are [C, S, H, W, B] throughout: a 1x1 convolution is then one matrix product without a transpose, also
 in the backward pass, a depthwise convolution a sum or a batch of products of whole vectors of images, and what batch
-norm sums is contiguous. A static
-subnet has S = 1; so has everything before the first choice of traced subnets, which is therefore computed once.
-Where a layer's channels are cut, it takes the leading ones: how many is read off its input.
+norm sums is contiguous. A static subnet has S = 1; so has everything before the first choice of traced subnets, which
+is therefore computed once. Where a layer's channels are cut, it takes the leading ones: how many is read off its input.
 """
 
 import functools

@@ -11,8 +11,8 @@ import jax
 
 # Options for CPUs. They are given per program, because a global XLA_FLAGS entry that an XLA version does not know
 # aborts the process; an option that this version does not know is left out.
-_FAST_TO_COMPILE = {"xla_cpu_use_fusion_emitters": True}
-_FASTER_TO_COMPILE = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
+_FAST_TO_RUN = {"xla_cpu_use_fusion_emitters": True}
+_FAST_TO_COMPILE = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
 
 
 @functools.cache
@@ -31,13 +31,13 @@ def _known(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def compiler_options() -> dict[str, Any]:
-    """Compiler options for this backend: on CPUs, a third less time to compile for the same speed."""
-    return _known(_FAST_TO_COMPILE)
+    """Compiler options for this backend: on CPUs, a quarter less time to run for a third more to compile."""
+    return _known(_FAST_TO_RUN)
 
 
 def quick_compiler_options() -> dict[str, Any]:
     """Compiler options for what runs once: on CPUs, a quarter of the time to compile."""
-    return _known(_FASTER_TO_COMPILE)
+    return _known(_FAST_TO_COMPILE)
 
 
 class Programs:

@@ -222,14 +222,15 @@ class Run:
         """The teacher of a phase, saved under the phase's name; none in the first one."""
         if index == 0:
             return None
-        directory = self._directory.phase(index, self.settings.phases[index]) / "teacher"
+        directory = self._phase_dir(index) / "teacher"
         if not directory.exists():
             source = index - 1 if self.settings.teacher == "progressive" else 0
-            result = checkpoint.load_tree(
-                self._directory.phase(source, self.settings.phases[source]) / "params", self._param_shapes
-            )
+            result = checkpoint.load_tree(self._phase_dir(source) / "params", self._param_shapes)
             checkpoint.save_tree(directory, result)
         return replicate(checkpoint.load_tree(directory, self._param_shapes), self._steps.devices)
+
+    def _phase_dir(self, index: int) -> Path:
+        return self._directory.phase(index, self.settings.phases[index])
 
     def _steps_since_start(self, progress: "_Progress") -> int:
         epochs = sum(phase.total_epochs for phase in self.settings.phases[: progress.phase])
@@ -369,8 +370,8 @@ class Run:
                 self._evaluator, progress.best, space, self.settings.resolutions, ensemble=phase.num_subnets == 0
             )
         result = {"name": phase.name, **summary(scores), "subnets": [score.as_json() for score in scores]}
-        checkpoint.save_tree(self._directory.phase(index, self.settings.phases[index]) / "params", progress.best)
-        write_json(self._directory.phase(index, self.settings.phases[index]) / "result.json", result)
+        checkpoint.save_tree(self._phase_dir(index) / "params", progress.best)
+        write_json(self._phase_dir(index) / "result.json", result)
         return result
 
     # --- bookkeeping -------------------------------------------------------------------------------------------
@@ -379,7 +380,7 @@ class Run:
         results = {
             "name": self.settings.name,
             "phases": [
-                json.loads((self._directory.phase(index, self.settings.phases[index]) / "result.json").read_text())
+                json.loads((self._phase_dir(index) / "result.json").read_text())
                 for index in range(len(self.settings.phases))
             ],
             "params_sha256": checkpoint.digest(params),
