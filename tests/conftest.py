@@ -1,4 +1,4 @@
-"""Four virtual CPU devices, and programs compiled without optimisation, for every test."""
+"""Four virtual CPU devices, programs compiled without optimisation and not kept beyond a module, for every test."""
 
 import jax
 import pytest
@@ -14,3 +14,10 @@ def _compile_quickly():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(programs, "compiler_options", programs.quick_compiler_options)
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """A compiled program for a CPU takes hundreds of memory mappings, of which a process may have 65,530."""
+    yield
+    jax.clear_caches()

@@ -1,6 +1,7 @@
 """Every experiment of the paper, at its real size: it prints its plan and takes two steps."""
 
 import dataclasses
+import gc
 
 import jax
 import numpy as np
@@ -96,3 +97,7 @@ def test_takes_two_steps(network, width_multiplier, teacher, cache, tmp_path, ca
         run.execute()
     assert [phase for phase, _ in reporter.steps] == ["full", "kernel"]
     assert all(np.isfinite(loss) for _, loss in reporter.steps)
+    # What conftest.py does after a module: here each case is as large as one.
+    del run
+    jax.clear_caches()
+    gc.collect()
