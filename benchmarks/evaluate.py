@@ -75,7 +75,7 @@ def main() -> None:
 def _ours(network, args, dataset):
     ours = Ours(network, BATCH_SIZE, args.resolution)
     evaluation = Evaluation(args.recalibration_images, BATCH_SIZE, BATCH_SIZE, TRUNKS)
-    evaluator = Evaluator(ours.steps, evaluation, dataset, ours.data, seed=0)
+    evaluator = Evaluator(ours.steps, evaluation, dataset, ours.source, seed=0)
     trunks = list(ours.spaces["width2"].restrict(height=(5,)).uniform_subnets())
     heights = ours.spaces["width2"].height
 

@@ -15,8 +15,9 @@ import numpy as np
 from ofav2_jax import SearchSpace, SuperNet
 from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.placement import ResidentImages, replicate
 from ofav2_jax.programs import Programs
-from ofav2_jax.step import Images, MaskedEngine, Recipe, Steps, TrainState, replicate
+from ofav2_jax.step import MaskedEngine, Recipe, Steps, TrainState
 from ofav2_jax.train import initial_params
 
 NUM_CLASSES = 200
@@ -58,7 +59,7 @@ class Ours:
         self.net = SuperNet(network, num_classes=NUM_CLASSES, dtype=dtype)
         recipe = Recipe()
         self.steps = Steps(self.net, recipe, images().normalisation, self.devices, self.programs)
-        self.data = replicate(Images(images().images, images().labels), self.devices)
+        self.source = ResidentImages(images(), self.devices)
         params = initial_params(self.net, 0)
         self.state = replicate(TrainState(params, recipe.init_optimizer(params)), self.devices)
         self.teacher = replicate(initial_params(self.net, 1), self.devices)
@@ -75,12 +76,13 @@ class Ours:
         key = jax.random.fold_in(jax.random.key(0), seed)
         rng = np.random.default_rng(seed)
         indices = rng.integers(0, NUM_IMAGES, (1, self.batch_size)).astype(np.int32)
-        common = (indices, key, 1e-3, self.resolution)
+        data, places = self.source.batch(indices)
+        common = (places, key, 1e-3, self.resolution)
         if phase == "full":
-            self.state, metrics = self.steps.full_step(self.state, self.data, *common)
+            self.state, metrics = self.steps.full_step(self.state, data, *common)
         else:
             choices = self.engine.draw(key, self.spaces[phase], num_subnets)
-            self.state, metrics = self.engine.step(self.state, self.teacher, self.data, choices, *common)
+            self.state, metrics = self.engine.step(self.state, self.teacher, data, choices, *common)
         jax.block_until_ready((self.state, metrics))
 
 

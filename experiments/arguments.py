@@ -12,10 +12,11 @@ from typing import NoReturn
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ofav2_jax.checks import did_you_mean, refuse
+from ofav2_jax.checks import check_positive, did_you_mean, refuse
 
 # What the text of a field must be; any text is a str.
 _TYPES = {int: "an int", float: "a number", bool: "true or false", tuple: "a tuple, for instance (48,64)"}
+_FLAG_TYPES = {"bool": bool, "int": int}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,15 +27,17 @@ class Arguments:
         config: the experiment, with the fields that the command line sets.
         workdir: the run's directory, or None.
         dry_run: whether only the plan is wanted.
+        processes: what `processes.connect` takes if this is one process of several, else None.
     """
 
     config: ConfigDict
     workdir: str | None
     dry_run: bool
+    processes: tuple[str, int, int] | tuple[()] | None
 
 
 def read_arguments(argv: Sequence[str]) -> Arguments:
-    """Reads `--config=FILE[:name=value,...] [--workdir=DIR] [--config.field=value] [--dry_run]`.
+    """Reads `--config=FILE[:name=value,...] [--workdir=DIR] [--config.field=value] [--dry_run]` and `--multihost`.
 
     Args:
         argv: the name of the program and its arguments.
@@ -47,6 +50,10 @@ def read_arguments(argv: Sequence[str]) -> Arguments:
     flags.DEFINE_string("config", None, "The experiment, configs/X.py[:name=value,...].", flag_values=own)
     flags.DEFINE_string("workdir", None, "The run's directory; runs/<name> if not given.", flag_values=own)
     flags.DEFINE_bool("dry_run", False, "Print the plan and stop.", flag_values=own)
+    flags.DEFINE_bool("multihost", False, "Be one process of several.", flag_values=own)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.", flag_values=own)
+    flags.DEFINE_integer("num_processes", None, "How many processes there are.", flag_values=own)
+    flags.DEFINE_integer("process_index", None, "Which of them this one is, from 0.", flag_values=own)
     # The values in `--config.field value` do not end the flags.
     own.set_gnu_getopt(True)
     try:
@@ -67,11 +74,30 @@ def read_arguments(argv: Sequence[str]) -> Arguments:
     except flags.IllegalFlagValueError as error:
         name, _, text = str(error).removeprefix("flag --").removesuffix(f": {error.__context__}").partition("=")
         field = name.removeprefix("config.")
-        # --dry_run is the only other flag that does not take any text.
-        refuse(field, text, _TYPES[bool if field == name else _type_of(config, field)])
+        refuse(field, text, _TYPES[_FLAG_TYPES[own[name].flag_type()] if field == name else _type_of(config, field)])
     except flags.Error as error:
         raise ValueError(f"the command line is not understood: {error}") from error
-    return Arguments(config, own.workdir, own.dry_run)
+    return Arguments(config, own.workdir, own.dry_run, _processes(own))
+
+
+def _processes(own: flags.FlagValues) -> tuple[str, int, int] | tuple[()] | None:
+    explicit = {name: own[name].value for name in ("coordinator", "num_processes", "process_index")}
+    given = [name for name, value in explicit.items() if value is not None]
+    if given and not own.multihost:
+        raise ValueError(f"--{given[0]} is for runs of several processes: it goes with --multihost")
+    if not own.multihost:
+        return None
+    if not given:
+        return ()
+    for name, value in explicit.items():
+        if value is None:
+            raise ValueError(f"--{name} is missing: --coordinator, --num_processes and --process_index go together")
+    if not re.fullmatch(r".+:\d+", own.coordinator):
+        refuse("coordinator", own.coordinator, "HOST:PORT")
+    check_positive("num_processes", own.num_processes)
+    if not 0 <= own.process_index < own.num_processes:
+        refuse("process_index", own.process_index, f"from 0 to {own.num_processes - 1}")
+    return own.coordinator, own.num_processes, own.process_index
 
 
 def _set_fields(config: ConfigDict, fields: Sequence[str], arguments: Sequence[str]) -> None:
@@ -100,7 +126,9 @@ def _set_fields(config: ConfigDict, fields: Sequence[str], arguments: Sequence[s
 
 def _refuse_flag(name: str, known: Iterable[str]) -> NoReturn:
     hint = did_you_mean(name, known, "--{}".format)
-    raise ValueError(f"--{name} is unknown{hint or '; there are --config, --config.field, --workdir and --dry_run'}")
+    raise ValueError(
+        f"--{name} is unknown{hint or '; there are --config, --config.field, --workdir, --dry_run and --multihost'}"
+    )
 
 
 def _type_of(config: ConfigDict, field: str) -> type:

@@ -133,6 +133,22 @@ class Console:
             print("\r\x1b[K", end="")
 
 
+class Silent:
+    """Prints nothing: for all processes of a run but the first."""
+
+    def phase_started(self, index: int, phase: Phase) -> None:
+        """See `train.Reporter`."""
+
+    def stepped(self, progress: StepProgress) -> None:
+        """See `train.Reporter`."""
+
+    def epoch_ended(self, record: dict[str, Any]) -> None:
+        """See `train.Reporter`."""
+
+    def phase_ended(self, index: int, result: dict[str, Any]) -> None:
+        """See `train.Reporter`."""
+
+
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

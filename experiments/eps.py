@@ -1,28 +1,32 @@
 """Extended Progressive Shrinking from the command line.
 
 python -m experiments.eps --config=configs/quickstart.py [--workdir=DIR] [--config.field=value] [--dry_run]
+                          [--multihost [--coordinator=HOST:PORT --num_processes=N --process_index=I]]
 """
 
 import os
 import signal
 import sys
 import tempfile
+import traceback
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 
 from experiments.arguments import read_arguments
-from experiments.console import Console, print_plan, print_results, rebuild_report
+from experiments.console import Console, Silent, print_plan, print_results, rebuild_report
 from experiments.huge_pages import use_huge_pages
 from experiments.settings import load_dataset, settings_from_config
 from experiments.stopping import StopSignals
-from ofav2_jax import train
+from ofav2_jax import processes, train
 from ofav2_jax.checkpoint import CorruptCheckpointError
 from ofav2_jax.checks import refuse
 from ofav2_jax.report import write_run_info
 from ofav2_jax.run_directory import RunDirectory
 
 _BAD_INPUT, _FAILED = 2, 1
+_LOST = "another process of this run ended or cannot be reached ({}): start all of them again, and the run goes on"
 
 
 def main(argv: list[str]) -> int:
@@ -33,25 +37,36 @@ def main(argv: list[str]) -> int:
     try:
         arguments = read_arguments(argv)
         config = arguments.config
+        if arguments.workdir == "":
+            raise ValueError("workdir='' is not allowed: name a directory")
+        if arguments.processes is not None:
+            processes.connect(*arguments.processes)
+        first = processes.is_first()
         settings = settings_from_config(config)
         devices = jax.devices()
         # Everything that can be refused without the data, which may have to be downloaded.
         train.check_devices(settings, len(devices))
-        workdir = _writable_directory(
-            _default_workdir(settings.name) if arguments.workdir is None else arguments.workdir
-        )
-        RunDirectory(workdir).check(settings)
-        dataset = load_dataset(config)
+        workdir = Path(_default_workdir(settings.name) if arguments.workdir is None else arguments.workdir)
+        if first:
+            _check_writable(workdir)
+            RunDirectory(workdir).check(settings)
+        # Where processes share a disk, the first one downloads and decodes for all.
+        dataset = processes.first_before_others(lambda: load_dataset(config))
         train.check(settings, dataset, len(devices))
-        print_plan(settings, dataset, workdir, devices)
+        if first:
+            print_plan(settings, dataset, workdir, devices)
         if arguments.dry_run:
             return 0
         _cache_programs()
-        run = train.Run(settings, dataset, workdir, devices, Console(workdir), config.checkpoint.every_s)
+        reporter = Console(workdir) if first else Silent()
+        run = train.Run(settings, dataset, workdir, devices, reporter, config.checkpoint.every_s)
         command = ["python", "-m", "experiments.eps", *argv[1:]]
-        write_run_info(workdir, command)
+        if first:
+            write_run_info(workdir, command)
     except (ValueError, OSError, ImportError) as error:
         return _fail(error, _BAD_INPUT)
+    except processes.LostProcessError as error:
+        return _fail(error, _FAILED)
     except KeyboardInterrupt:
         return _fail(RuntimeError("interrupted before the run began"), 128 + signal.SIGINT)
     signals = StopSignals(run, command)
@@ -59,10 +74,15 @@ def main(argv: list[str]) -> int:
         results = run.execute()
     except train.StoppedError:
         return signals.report()
-    except (train.NonFiniteLossError, CorruptCheckpointError) as error:
+    except (train.NonFiniteLossError, CorruptCheckpointError, OSError, processes.LostProcessError) as error:
         return _fail(error, _FAILED)
-    print_results(settings, results, workdir)
-    rebuild_report(workdir)
+    except jax.errors.JaxRuntimeError as error:
+        if arguments.processes is None:
+            raise
+        return _fail(processes.LostProcessError(_LOST.format(str(error).splitlines()[0])), _FAILED)
+    if first:
+        print_results(settings, results, workdir)
+        rebuild_report(workdir)
     return 0
 
 
@@ -72,24 +92,27 @@ def _default_workdir(name: str) -> str:
     return f"runs/{name}"
 
 
+def _leave(status: int) -> NoReturn:
+    """Ends the process; without waiting for the others if something went wrong, which is how they learn of it."""
+    if status and jax.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 def _fail(error: Exception, status: int) -> int:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return status
 
 
-def _writable_directory(name: str) -> Path:
-    if not name:
-        raise ValueError("workdir='' is not allowed: name a directory")
-    path = Path(name)
+def _check_writable(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise ValueError(
-            f"workdir={name!r} is not allowed: it must be a writable directory ({error.strerror})"
-        ) from error
-    return path
+        refuse("workdir", str(path), f"a writable directory ({error.strerror})")
 
 
 def _cache_programs() -> None:
@@ -102,4 +125,9 @@ def _cache_programs() -> None:
 
 if __name__ == "__main__":
     use_huge_pages()
-    sys.exit(main(sys.argv))
+    try:
+        status = main(sys.argv)
+    except Exception:
+        traceback.print_exc()
+        status = _FAILED
+    _leave(status)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from types import FrameType
 
+from ofav2_jax import processes
 from ofav2_jax.train import Run
 
 # A step is over long before that; compiling or testing may not be, and has nothing to save.
@@ -47,7 +48,10 @@ class StopSignals:
 
     def report(self) -> int:
         """Says where the run stands and how it goes on; returns the exit status, 128 + the signal as in a shell."""
-        name = signal.Signals(self._received).name
-        where = self._run.latest_checkpoint or "none yet"
-        print(f"stopped by {name}; last checkpoint: {where}; to go on: {self._command}", file=sys.stderr)
-        return 128 + self._received
+        # Of several processes any one may have been told.
+        number = self._received or signal.SIGTERM
+        if processes.is_first():
+            name = signal.Signals(number).name if self._received else "a signal to another process"
+            where = self._run.latest_checkpoint or "none yet"
+            print(f"stopped by {name}; last checkpoint: {where}; to go on: {self._command}", file=sys.stderr)
+        return 128 + number

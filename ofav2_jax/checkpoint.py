@@ -16,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 _KEPT = 3
+_CHANGED = "its arrays are not those that were saved"
 
 
 class CorruptCheckpointError(Exception):
@@ -32,10 +33,17 @@ def digest(tree: Any) -> str:
     return sha.hexdigest()
 
 
+# Only the first process of a run reads and writes: nothing here waits for the others.
+_ALONE = ocp.options.MultiprocessingOptions(
+    primary_host=0, active_processes={0}, barrier_sync_key_prefix="first_process"
+)
+
+
 def save_tree(directory: Path, tree: Any) -> None:
     """Saves arrays under a readable name, once and for all; replaces what is there."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(directory.absolute(), tree, force=True)
+    host = jax.tree.map(np.asarray, tree)
+    with ocp.StandardCheckpointer(multiprocessing_options=_ALONE) as checkpointer:
+        checkpointer.save(directory.absolute(), {"arrays": host, "digest": _digest_array(host)}, force=True)
 
 
 def load_tree(directory: Path, like: Any) -> Any:
@@ -46,13 +54,24 @@ def load_tree(directory: Path, like: Any) -> Any:
         like: a tree of arrays (or shapes) of the same structure.
 
     Raises:
-        CorruptCheckpointError: naming the directory, if it cannot be read.
+        CorruptCheckpointError: naming the directory, if it cannot be read or holds something else.
     """
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(directory.absolute(), like)
-    except Exception as error:
-        raise CorruptCheckpointError(f"{directory} cannot be read: {error}") from error
+        with ocp.StandardCheckpointer(multiprocessing_options=_ALONE) as checkpointer:
+            saved = checkpointer.restore(directory.absolute(), {"arrays": like, "digest": _digest_array({})})
+    except Exception as error:  # Orbax and TensorStore raise many types for unreadable files
+        raise CorruptCheckpointError(f"{directory} cannot be read: {_first_line(error)}") from error
+    if not np.array_equal(saved["digest"], _digest_array(saved["arrays"])):
+        raise CorruptCheckpointError(f"{directory} is damaged: {_CHANGED}")
+    return saved["arrays"]
+
+
+def _digest_array(tree: Any) -> np.ndarray:
+    return np.frombuffer(bytes.fromhex(digest(tree)), np.uint8)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class RunState:
@@ -64,7 +83,11 @@ class RunState:
 
     def __init__(self, directory: Path):
         self.directory = directory.absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=_KEPT, create=True, enable_async_checkpointing=True)
+        # Orbax creates no directory where it waits for no other process.
+        self.directory.mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=_KEPT, create=False, enable_async_checkpointing=True, multiprocessing_options=_ALONE
+        )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, number: int, arrays: Any, progress: dict[str, Any]) -> None:
@@ -99,8 +122,9 @@ class RunState:
             try:
                 restored = self._read(step, like)
             except Exception as error:  # Orbax and TensorStore raise many types for unreadable files
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                logging.warning("checkpoint %s is damaged (%s): using the one before it", self._path(step), reason)
+                logging.warning(
+                    "checkpoint %s is damaged (%s): using the one before it", self._path(step), _first_line(error)
+                )
                 damaged.append(step)
             else:
                 self._set_aside(damaged)
@@ -126,7 +150,7 @@ class RunState:
         )
         progress = dict(restored["meta"])
         if digest(restored["arrays"]) != progress.pop("digest"):
-            raise CorruptCheckpointError("its arrays are not those that were saved")
+            raise CorruptCheckpointError(_CHANGED)
         return restored["arrays"], progress
 
     @property

@@ -5,6 +5,7 @@ and the ensemble of the exits with them.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 
 import jax
@@ -15,8 +16,9 @@ from jax import lax
 from ofav2_jax.channels import count
 from ofav2_jax.data import augment
 from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.placement import AXIS, ImageSource, replicate, share
 from ofav2_jax.space import Choices, SearchSpace, Subnet
-from ofav2_jax.step import AXIS, Images, Params, Steps, replicate
+from ofav2_jax.step import Params, Steps
 from ofav2_jax.supernet import SuperNet
 
 ENSEMBLE = "ensemble"
@@ -85,21 +87,21 @@ class Evaluator:
         steps: network, recipe and devices of the run.
         evaluation: how to test.
         dataset: what on.
-        data: its images and labels, on the devices.
+        source: gets its images to the devices.
         seed: of the choice and augmentation of the recalibration images.
 
     Attributes:
         recalibration_indices: which images BN statistics are recomputed from, int32 [batches, batch size].
     """
 
-    def __init__(self, steps: Steps, evaluation: Evaluation, dataset: Dataset, data: Images, seed: int):
+    def __init__(self, steps: Steps, evaluation: Evaluation, dataset: Dataset, source: ImageSource, seed: int):
         self._steps = steps
         # Recalibration runs on every device by itself: it takes a tenth of the time of a test, and batches of
         # 100 cannot be spread evenly over any number of devices.
         self._net: SuperNet = steps.net.clone(axis_name=None)
         self._evaluation = evaluation
         self._dataset = dataset
-        self._data = data
+        self._source = source
         train = dataset.splits["train"]
         size = evaluation.recalibration_batch_size
         wanted = min(evaluation.recalibration_images, len(train)) // size * size
@@ -110,6 +112,7 @@ class Evaluator:
             )
         chosen = np.random.default_rng([seed, 0x5EED]).permutation(train)[:wanted]
         self.recalibration_indices = chosen.reshape(-1, size).astype(np.int32)
+        self._recalibration_images = replicate(dataset.images[self.recalibration_indices], steps.devices)
         self._key = jax.random.fold_in(jax.random.key(seed), 0x5EED)
 
     def score(
@@ -159,15 +162,17 @@ class Evaluator:
             f"recalibrate {len(trunks)}",
             resolution,
             lambda r: jax.jit(self._recalibrate(r)),
-            *(params, self._data, choices, self.recalibration_indices, self._key),
+            *(params, choices, self._recalibration_images, self._key),
         )
         total = 0
         for indices, counted in self.batches(split):
+            data, places = self._source.batch(indices)
+            axes = (None, None, None, data.mapped_axis, 0, 0)
             total += steps.programs.run(
                 f"test {len(trunks)}",
                 resolution,
-                lambda r: steps.pmap(self._test(r), (None, None, None, None, 0, 0), None),
-                *(params, stats, self._data, choices, indices, counted),
+                functools.partial(self._test, axes),
+                *(params, stats, choices, data, places, share(counted, steps.devices)),
             )
         return tuple(np.asarray(total))
 
@@ -189,13 +194,11 @@ class Evaluator:
     def _recalibrate(self, resolution):
         net, recipe, normalisation = self._net, self._steps.recipe, self._dataset.normalisation
 
-        def function(params, data, choices, batches, key):
+        def function(params, choices, batches, key):
             def statistics(batch):
-                index, indices = batch
-                keys = jax.random.split(jax.random.fold_in(key, index), len(indices))
-                images = augment.train_images(
-                    data.images[indices], keys, resolution, recipe.augmentation, normalisation
-                )
+                index, images = batch
+                keys = jax.random.split(jax.random.fold_in(key, index), len(images))
+                images = augment.train_images(images, keys, resolution, recipe.augmentation, normalisation)
                 _, updated = net.apply(
                     {"params": params}, images, choices, train=True, all_exits=True, mutable=["batch_stats"]
                 )
@@ -210,19 +213,19 @@ class Evaluator:
             total, _ = lax.scan(add_batch, zeros, numbered)
             return jax.tree.map(lambda v: v / len(batches), total)
 
-        return function
+        return jax.jit(function)
 
-    def _test(self, resolution):
+    def _test(self, in_axes, resolution):
         net, steps, normalisation = self._net, self._steps, self._dataset.normalisation
 
-        def function(params, stats, data, choices, indices, counted):
+        def function(params, stats, choices, data, indices, counted):
             images = augment.eval_images(data.images[indices], resolution, normalisation)
             logits = net.apply({"params": params, "batch_stats": stats}, images, choices, all_exits=True)
             logits = jnp.concatenate([logits, steps.ensemble(logits)[None]])
             rank = label_rank(logits, data.labels[indices])
             return lax.psum(jnp.stack([jnp.sum((rank < k) & counted, axis=-1) for k in (1, 5)]), AXIS)
 
-        return function
+        return steps.pmap(function, in_axes, None)
 
 
 def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:

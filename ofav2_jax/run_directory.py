@@ -7,7 +7,6 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from ofav2_jax.phases import Phase
 from ofav2_jax.settings import Settings
 
 
@@ -95,10 +94,6 @@ class RunDirectory:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-
-    def phase(self, index: int, phase: Phase) -> Path:
-        """Where a phase's result and teacher are."""
-        return self.path / "phases" / f"{index:02d}-{phase.name}"
 
     def add_record(self, record: dict[str, Any]) -> None:
         """Adds a line to the measurements."""

@@ -15,15 +15,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ofav2_jax.data import augment
 from ofav2_jax.losses import ensemble_weights, smoothed_cross_entropy, soft_target_cross_entropy
+from ofav2_jax.placement import AXIS, Images, replicate
 from ofav2_jax.programs import Programs
 from ofav2_jax.space import Candidates, Choices, SearchSpace, Subnet, draw
 from ofav2_jax.supernet import SuperNet
-
-AXIS = "data"
 
 Params = Any
 Metrics = dict[str, jax.Array]
@@ -73,14 +71,6 @@ class TrainState:
     opt_state: Any
 
 
-@flax.struct.dataclass
-class Images:
-    """The whole data set on every device: uint8 images [N, H, W, 3], int32 labels [N]."""
-
-    images: Any
-    labels: Any
-
-
 _DECAYED, _OTHERS = "decayed", "others"
 
 
@@ -114,11 +104,6 @@ def _split(merged: dict[str, jax.Array], like: Params) -> Params:
     return jax.tree.unflatten(structure, result)
 
 
-def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """Puts a copy of every array on every device."""
-    return jax.device_put(tree, NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec()))
-
-
 def update(recipe: Recipe, state: TrainState, grads: Params, learning_rate: jax.Array) -> TrainState:
     """One step of SGD."""
     merged = _merge(state.params)
@@ -149,15 +134,16 @@ class Engine(Protocol):
         Args:
             state: parameters and optimiser state; donated.
             teacher: parameters of the teacher.
-            data: the data set.
+            data: what the batch is read from, see `placement.ImageSource.batch`.
             choices: S subnets.
-            indices: int32 [devices, images per device], which images form the batch.
+            indices: int32 [devices, images per device], which images in `data` form the batch.
             key: of the step.
             learning_rate: of the step.
             resolution: of the step.
 
         Returns:
-            The new state, and loss and top-1 (a fraction), averaged over subnets and images.
+            The new state; `loss` of each subnet [S], averaged over the images, and `top1` (a fraction), averaged over
+            both.
         """
 
 
@@ -220,17 +206,16 @@ class Steps:
         logits = self.net.apply({"params": teacher}, images, Subnet.uniform(), train=True, all_exits=True)
         return lax.stop_gradient(self.ensemble(logits))
 
-    def student_loss(self, logits: jax.Array, labels: jax.Array, teacher_logits: jax.Array) -> jax.Array:
-        """Sum over the subnets, mean over the batch: this device's share."""
+    def student_losses(self, logits: jax.Array, labels: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+        """[S], the mean over the batch: this device's share."""
         loss = smoothed_cross_entropy(logits, labels, self.recipe.label_smoothing)
         loss += self.recipe.kd_ratio * soft_target_cross_entropy(logits, teacher_logits)
-        return jnp.sum(jnp.mean(loss, axis=-1)) / len(self.devices)
+        return jnp.mean(loss, axis=-1) / len(self.devices)
 
-    def metrics(self, loss: jax.Array, logits: jax.Array, labels: jax.Array) -> Metrics:
+    def metrics(self, losses: jax.Array, logits: jax.Array, labels: jax.Array) -> Metrics:
         """Of S subnets, summed over the devices."""
         top1 = jnp.mean(jnp.argmax(logits, -1) == labels) / len(self.devices)
-        num_subnets = len(logits) if logits.ndim == 3 else 1
-        return lax.psum({"loss": loss / num_subnets, "top1": top1}, AXIS)
+        return lax.psum({"loss": losses, "top1": top1}, AXIS)
 
     def full_step(self, state, data, indices, key, learning_rate, resolution):
         """One step of phase full: the maximal network; the weighted sum of its exits' losses (AEP)."""
@@ -253,14 +238,17 @@ class Steps:
                 return jnp.dot(jnp.asarray(self.loss_weights, losses.dtype), losses) / len(self.devices), logits
 
             (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-            metrics = self.metrics(loss, self.ensemble(logits), labels)
+            metrics = self.metrics(loss[None], self.ensemble(logits), labels)
             return update(self.recipe, state, lax.psum(grads, AXIS), learning_rate), metrics
 
         return self.programs.run(
             "full",
             resolution,
             lambda r: self.pmap(
-                functools.partial(function, resolution=r), (None, None, 0, None, None), (None, None), donate=(0,)
+                functools.partial(function, resolution=r),
+                (None, data.mapped_axis, 0, None, None),
+                (None, None),
+                donate=(0,),
             ),
             *(state, data, indices, key, jnp.float32(learning_rate)),
         )
@@ -294,10 +282,11 @@ class MaskedEngine:
                     dropout_rate=recipe.dropout_rate,
                     dropout_keys=keys,
                 )
-                return steps.student_loss(logits, labels, targets), logits
+                losses = steps.student_losses(logits, labels, targets)
+                return jnp.sum(losses), (losses, logits)
 
-            (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-            metrics = steps.metrics(loss, logits, labels)
+            grads, (losses, logits) = jax.grad(loss_of, has_aux=True)(state.params)
+            metrics = steps.metrics(losses, logits, labels)
             return update(recipe, state, lax.psum(grads, AXIS), learning_rate), metrics
 
         return steps.programs.run(
@@ -305,7 +294,7 @@ class MaskedEngine:
             resolution,
             lambda r: steps.pmap(
                 functools.partial(function, resolution=r),
-                (None, None, None, None, 0, None, None),
+                (None, None, data.mapped_axis, None, 0, None, None),
                 (None, None),
                 donate=(0,),
             ),
@@ -347,15 +336,16 @@ class StaticEngine:
                     dropout_rate=recipe.dropout_rate,
                     dropout_keys=keys,
                 )[None]
-                return steps.student_loss(logits, labels, targets), logits
+                losses = steps.student_losses(logits, labels, targets)
+                return jnp.sum(losses), (losses, logits)
 
-            (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
-            return jax.tree.map(jnp.add, total, lax.psum(grads, AXIS)), steps.metrics(loss, logits, labels)
+            grads, (losses, logits) = jax.grad(loss_of, has_aux=True)(params)
+            return jax.tree.map(jnp.add, total, lax.psum(grads, AXIS)), steps.metrics(losses, logits, labels)
 
         batch = programs.run(
             "prepare",
             resolution,
-            lambda r: steps.pmap(functools.partial(prepare, resolution=r), (None, None, 0, None), 0),
+            lambda r: steps.pmap(functools.partial(prepare, resolution=r), (None, data.mapped_axis, 0, None), 0),
             *(teacher, data, indices, key),
         )
         grads = replicate(jax.tree.map(jnp.zeros_like, state.params), steps.devices)
@@ -376,7 +366,8 @@ class StaticEngine:
             jax.jit(functools.partial(update, recipe), donate_argnums=0),
             *(state, grads, jnp.float32(learning_rate)),
         )
-        return state, jax.tree.map(lambda *values: sum(values) / len(values), *metrics)
+        losses = jnp.concatenate([of_subnet["loss"] for of_subnet in metrics])
+        return state, {"loss": losses, "top1": sum(of_subnet["top1"] for of_subnet in metrics) / len(metrics)}
 
 
 ENGINES: dict[str, Callable[[Steps], Engine]] = {"masked": MaskedEngine, "static": StaticEngine}

@@ -3,8 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
-import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,22 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ofav2_jax import checkpoint
+from ofav2_jax import processes
 from ofav2_jax.channels import sort_channels, variable_shapes
 from ofav2_jax.checks import refuse
-from ofav2_jax.data.dataset import Dataset, epoch_order, fingerprint
+from ofav2_jax.data.dataset import Dataset, epoch_order
 from ofav2_jax.evaluate import Evaluator, Score, uniform_scores
 from ofav2_jax.phases import Phase, learning_rate, space_after
+from ofav2_jax.placement import image_source, replicate
 from ofav2_jax.programs import Programs, quick_compiler_options
-from ofav2_jax.run_directory import RunDirectory, write_json
 from ofav2_jax.settings import Settings
-from ofav2_jax.space import SearchSpace, Subnet
-from ofav2_jax.step import ENGINES, Images, Params, Recipe, Steps, TrainState, replicate
+from ofav2_jax.space import Choices, SearchSpace, Subnet
+from ofav2_jax.step import ENGINES, Metrics, Params, Recipe, Steps, TrainState
+from ofav2_jax.store import Store
 from ofav2_jax.supernet import SuperNet
 
 # Tags that keep the streams of random numbers apart.
 _RESOLUTION, _SUBNETS = 1, 2
-# Says in a run's directory which run it is.
 
 
 class NonFiniteLossError(Exception):
@@ -110,13 +108,13 @@ def initial_params(net: SuperNet, seed: int) -> Params:
 
 
 class Run:
-    """A run in its directory: `state/` (running state), `phases/` (results, teachers), JSON files.
+    """A run in its directory, of which it may be one process of several.
 
     Args:
         settings: what to do.
         dataset: what to train on.
         workdir: the run's directory; created. If a run with the same settings is there, it is resumed.
-        devices: which devices to use.
+        devices: which devices to use, those of other processes included.
         reporter: is told what happens.
         checkpoint_every_s: seconds between checkpoints inside an epoch.
 
@@ -135,12 +133,14 @@ class Run:
         checkpoint_every_s: float,
     ):
         check(settings, dataset, len(devices))
+        splits = {name: indices.tolist() for name, indices in dataset.splits.items()}
+        processes.check_same("settings", settings.as_json())
+        processes.check_same("data", [dataset.images.shape, dataset.labels.tolist(), splits])
         self.settings = settings
         self._dataset = dataset
         self._reporter = reporter
         self._checkpoint_every_s = checkpoint_every_s
-        self._directory = RunDirectory(workdir)
-        self._directory.claim(settings, fingerprint(dataset))
+        self._store = Store(workdir, settings, dataset)
 
         self.net = SuperNet(
             settings.network, settings.width_multiplier, dataset.num_classes, dtype=jnp.dtype(settings.dtype)
@@ -148,15 +148,14 @@ class Run:
         self.programs = Programs(settings.resolutions)
         self._steps = Steps(self.net, settings.recipe, dataset.normalisation, devices, self.programs)
         self._engine = ENGINES[settings.engine](self._steps)
-        self._data = replicate(Images(dataset.images, dataset.labels.astype(np.int32)), devices)
-        self._evaluator = Evaluator(self._steps, settings.evaluation, dataset, self._data, settings.seed)
+        self._source = image_source(dataset, devices)
+        self._evaluator = Evaluator(self._steps, settings.evaluation, dataset, self._source, settings.seed)
         self._space = SearchSpace(self.net)
         self._steps_per_epoch = steps_per_epoch(settings, dataset)
         self._key = jax.random.key(settings.seed)
         self._param_shapes = variable_shapes(self.net)["params"]
-        self._checkpoints = checkpoint.RunState(workdir / "state")
         self._saved_at = time.monotonic()
-        self._stop_requested = False
+        self._stop = processes.StopRequest(devices)
         # Seconds by kind, over all the processes that worked on this run.
         self._seconds = {"compile": 0.0, "train": 0.0, "evaluate": 0.0}
 
@@ -181,31 +180,33 @@ class Run:
                 self._reporter.phase_ended(progress.phase, self._test_phase(progress))
                 progress = self._next_phase(progress)
                 self._save(progress)
-            self._checkpoints.wait()
-            return self._write_results(progress.best)
+            self._store.wait()
+            seconds = {kind: round(seconds, 1) for kind, seconds in self._seconds_by_kind().items()}
+            further = {"compiled_programs": len(self.programs), "seconds": seconds}
+            return self._store.save_results(self.settings.name, progress.best, further)
         finally:
-            self._directory.release()
+            self._store.release()
 
     def request_stop(self) -> None:
         """Makes `execute` save and raise `StoppedError` after the step at hand. Can be called from a signal handler."""
-        self._stop_requested = True
+        self._stop.request()
 
     @property
     def latest_checkpoint(self) -> Path | None:
-        """The newest checkpoint, if there is one."""
-        return self._checkpoints.latest
+        """The newest checkpoint, if there is one; only the first process knows."""
+        return self._store.latest_checkpoint
 
     def _resume(self) -> "_Progress":
         start = functools.partial(_arrays_at_start, net=self.net, recipe=self.settings.recipe, width_phase=0)
-        restored = self._checkpoints.restore(jax.eval_shape(start, self._param_shapes))
+        restored = self._store.restore(jax.eval_shape(start, self._param_shapes))
         if restored is None:
-            self._directory.keep_records(0)
+            self._store.keep_records(0)
             arrays = start(initial_params(self.net, self.settings.seed))
             return self._progress_from(arrays, {"phase": 0, "step": 0, "best_score": -1.0})
         arrays, position = restored
         self._seconds = position.pop("seconds")
         progress = self._progress_from(arrays, position)
-        self._directory.keep_records(self._steps_since_start(progress))
+        self._store.keep_records(self._steps_since_start(progress))
         return progress
 
     def _progress_from(self, arrays, position):
@@ -219,34 +220,29 @@ class Run:
         return self._progress_from(arrays, {"phase": index, "step": 0, "best_score": -1.0})
 
     def _teacher(self, index: int) -> Params | None:
-        """The teacher of a phase, saved under the phase's name; none in the first one."""
+        """The teacher of a phase; none in the first one."""
         if index == 0:
             return None
-        directory = self._phase_dir(index) / "teacher"
-        if not directory.exists():
-            source = index - 1 if self.settings.teacher == "progressive" else 0
-            result = checkpoint.load_tree(self._phase_dir(source) / "params", self._param_shapes)
-            checkpoint.save_tree(directory, result)
-        return replicate(checkpoint.load_tree(directory, self._param_shapes), self._steps.devices)
-
-    def _phase_dir(self, index: int) -> Path:
-        return self._directory.phase(index, self.settings.phases[index])
+        source = index - 1 if self.settings.teacher == "progressive" else 0
+        return replicate(self._store.teacher(index, source, self._param_shapes), self._steps.devices)
 
     def _steps_since_start(self, progress: "_Progress") -> int:
         epochs = sum(phase.total_epochs for phase in self.settings.phases[: progress.phase])
         return epochs * self._steps_per_epoch + progress.step
 
     def _save(self, progress: "_Progress") -> None:
+        if not _all_finite(progress.state):
+            self._refuse_to_go_on("parameters that are not finite", progress, progress.step)
         arrays = {"params": progress.state.params, "opt_state": progress.state.opt_state, "best": progress.best}
-        position = {"phase": progress.phase, "step": progress.step, "best_score": progress.best_score}
+        position = {name: getattr(progress, name) for name in ("phase", "step", "best_score", "totals")}
         # The end of a phase and the start of the next one are as many steps from the start, but two checkpoints.
         number = self._steps_since_start(progress) + progress.phase
-        self._checkpoints.save(number, arrays, {**position, "seconds": self._seconds_by_kind()})
+        self._store.save(number, arrays, {**position, "seconds": self._seconds_by_kind()})
         self._saved_at = time.monotonic()
 
     def _stop_if_requested(self) -> None:
-        if self._stop_requested:
-            self._checkpoints.wait()
+        if self._stop:
+            self._store.wait()
             raise StoppedError
 
     # --- one phase ---------------------------------------------------------------------------------------------
@@ -262,7 +258,7 @@ class Run:
             if score > progress.best_score:
                 progress.best, progress.best_score = _copy(progress.state.params), score
             record |= {"validation_top1": score}
-            self._directory.add_record(record)
+            self._store.add_record(record)
             self._reporter.epoch_ended(record)
             self._save(progress)
             self._stop_if_requested()
@@ -272,67 +268,81 @@ class Run:
         phase = settings.phases[index]
         order = epoch_order(self._dataset.splits["train"], settings.seed, index, epoch).astype(np.int32)
         batches = order[: per_epoch * settings.batch_size].reshape(per_epoch, len(self._steps.devices), -1)
-        started, compiled = time.perf_counter(), self.programs.seconds
-        first, history, rate = progress.step, [], 0.0
+        started, compiled, first = time.perf_counter(), self.programs.seconds, progress.step
+        before = None
         for batch in batches[progress.step % per_epoch :]:
             rate = learning_rate(phase, progress.step, per_epoch, settings.warmup_learning_rate)
-            progress.state, metrics = self._step(progress, teacher, space, batch, rate)
-            # The loss of the step before is read, so that the device always has work queued.
-            history.append(metrics)
-            self._check_finite(progress, history, lag=1)
+            progress.state, taken = self._step(progress, teacher, space, batch, rate)
             progress.step += 1
+            # The step before is looked at, so that the devices always have work queued.
+            loss = self._look_at(before or taken, progress)
+            before = taken
+            self._stop.poll()
             # The last step of an epoch is saved after its validation, with what that decides.
-            due = time.monotonic() - self._saved_at > self._checkpoint_every_s or self._stop_requested
+            due = time.monotonic() - self._saved_at > self._checkpoint_every_s or self._stop
             if progress.step % per_epoch and due:
-                self._check_finite(progress, history, lag=0)
+                self._look_at(taken, progress)
                 self._save(progress)
                 self._stop_if_requested()
             busy = time.perf_counter() - started - (self.programs.seconds - compiled)
             images_per_s = (progress.step - first) * settings.batch_size / max(busy, 1e-9)
-            loss = float(history[max(len(history) - 2, 0)]["loss"])
             self._reporter.stepped(
                 StepProgress(
                     *(index, len(settings.phases), phase.name, epoch, phase.total_epochs, loss, rate, images_per_s),
                     remaining_s=self._remaining_s(progress, images_per_s),
                 )
             )
-        self._check_finite(progress, history, lag=0)
+        self._look_at(taken, progress)
+        loss, top1 = (total / per_epoch for total in progress.totals)
+        progress.totals = (0.0, 0.0)
         return {
             "step": self._steps_since_start(progress),
             "phase": phase.name,
             "epoch": epoch + 1,
-            **{name: float(np.mean([metrics[name] for metrics in history])) for name in ("loss", "top1")},
-            "learning_rate": rate,
+            **{"loss": loss, "top1": top1, "learning_rate": rate},
             "images_per_s": round(images_per_s, 1),
         }
 
-    def _step(self, progress, teacher, space, batch, rate):
+    def _step(self, progress, teacher, space, batch, rate) -> tuple[TrainState, "_Taken"]:
         settings, index = self.settings, progress.phase
         key = jax.random.fold_in(jax.random.fold_in(self._key, index), progress.step)
         rng = np.random.default_rng([settings.seed, index, progress.step, _RESOLUTION])
         resolution = int(rng.choice(settings.resolutions))
         num_subnets = settings.phases[index].num_subnets
+        data, places = self._source.batch(batch)
         if num_subnets == 0:
-            result = self._steps.full_step(progress.state, self._data, batch, key, rate, resolution)
+            choices = None
+            result = self._steps.full_step(progress.state, data, places, key, rate, resolution)
         else:
             choices = self._engine.draw(jax.random.fold_in(key, _SUBNETS), space, num_subnets)
-            result = self._engine.step(progress.state, teacher, self._data, choices, batch, key, rate, resolution)
+            result = self._engine.step(progress.state, teacher, data, choices, places, key, rate, resolution)
         if len(self._steps.devices) > 1 and jax.default_backend() == "cpu":
             # Collectives of several virtual CPU devices deadlock if too many steps are in flight.
             jax.block_until_ready(result)
-        return result
+        state, metrics = result
+        return state, _Taken(progress.step + 1, choices, metrics)
 
-    def _check_finite(self, progress, history, lag):
-        if len(history) <= lag:
-            return
-        loss = float(history[-1 - lag]["loss"])
-        if not math.isfinite(loss):
-            # Steps are counted from 1 for people. progress.step has not been advanced yet where lag is 1.
-            step = progress.step
-            raise NonFiniteLossError(
-                f"loss={loss} in phase {self.settings.phases[progress.phase].name}, step {step}: "
-                f"training is stopped; last good checkpoint: {self.latest_checkpoint or 'none yet'}"
-            )
+    def _look_at(self, taken: "_Taken", progress: "_Progress") -> float:
+        """Adds a step to what its epoch comes to, once; returns its loss, averaged over its subnets.
+
+        Raises:
+            NonFiniteLossError: naming the phase, the step and the first subnet whose loss is not finite.
+        """
+        losses = np.asarray(taken.metrics["loss"], float)
+        if not taken.counted:
+            taken.counted = True
+            bad = np.flatnonzero(~np.isfinite(losses))
+            if len(bad):
+                subnet = self._space.maximal() if taken.choices is None else taken.choices.subnets()[bad[0]]
+                self._refuse_to_go_on(f"loss={losses[bad[0]]}", progress, taken.number, f", subnet {subnet}")
+            progress.totals = (progress.totals[0] + losses.mean(), progress.totals[1] + float(taken.metrics["top1"]))
+        return float(losses.mean())
+
+    def _refuse_to_go_on(self, what, progress, step, further=""):
+        raise NonFiniteLossError(
+            f"{what} in phase {self.settings.phases[progress.phase].name}, step {step}{further}: "
+            f"training is stopped; last good checkpoint: {self.latest_checkpoint or 'none yet'}"
+        )
 
     def _remaining_s(self, progress, images_per_s):
         """Training time left: the steps of every phase, weighted by the networks each of them runs."""
@@ -370,25 +380,10 @@ class Run:
                 self._evaluator, progress.best, space, self.settings.resolutions, ensemble=phase.num_subnets == 0
             )
         result = {"name": phase.name, **summary(scores), "subnets": [score.as_json() for score in scores]}
-        checkpoint.save_tree(self._phase_dir(index) / "params", progress.best)
-        write_json(self._phase_dir(index) / "result.json", result)
+        self._store.save_phase(index, progress.best, result)
         return result
 
     # --- bookkeeping -------------------------------------------------------------------------------------------
-
-    def _write_results(self, params: Params) -> dict[str, Any]:
-        results = {
-            "name": self.settings.name,
-            "phases": [
-                json.loads((self._phase_dir(index) / "result.json").read_text())
-                for index in range(len(self.settings.phases))
-            ],
-            "params_sha256": checkpoint.digest(params),
-            "compiled_programs": len(self.programs),
-            "seconds": {kind: round(seconds, 1) for kind, seconds in self._seconds_by_kind().items()},
-        }
-        write_json(self._directory.path / "results.json", results)
-        return results
 
     @contextlib.contextmanager
     def _timed(self, kind: str) -> Iterator[None]:
@@ -414,6 +409,17 @@ class _Progress:
     best_score: float
     state: TrainState
     best: Params
+    totals: Sequence[float] = (0.0, 0.0)  # of loss and top-1 over the steps of this epoch so far
+
+
+@dataclasses.dataclass
+class _Taken:
+    """A step that was taken, perhaps still at work on the devices."""
+
+    number: int  # in its phase, from 1
+    choices: Choices | None  # None in phase full
+    metrics: Metrics
+    counted: bool = False
 
 
 @functools.partial(jax.jit, static_argnames=("net", "recipe", "width_phase"))
@@ -423,6 +429,11 @@ def _arrays_at_start(params: Params, net: SuperNet, recipe: Recipe, width_phase:
         stats = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), variable_shapes(net)["batch_stats"])
         params = sort_channels(net, {"params": params, "batch_stats": stats}, width_phase)["params"]
     return {"params": _copy(params), "opt_state": recipe.init_optimizer(params), "best": _copy(params)}
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 @jax.jit

@@ -12,8 +12,9 @@ from ofav2_jax.data import augment
 from ofav2_jax.data.augment import Augmentation
 from ofav2_jax.data.digits import load_digits
 from ofav2_jax.evaluate import Evaluation, Evaluator, label_rank, uniform_scores
+from ofav2_jax.placement import ResidentImages, StreamedImages
 from ofav2_jax.programs import Programs
-from ofav2_jax.step import Images, Recipe, Steps, replicate
+from ofav2_jax.step import Recipe, Steps
 from ofav2_jax.train import initial_params
 
 NET = SuperNet("ee_d", width_multiplier=0.1, num_classes=10)
@@ -28,12 +29,11 @@ def params():
     return initial_params(NET, 0)
 
 
-def evaluator(num_devices, num_test=70, batch_size=32):
+def evaluator(num_devices, num_test=70, batch_size=32, source=ResidentImages):
     devices = jax.devices()[:num_devices]
     dataset = dataclasses.replace(DIGITS, splits=DIGITS.splits | {"test": DIGITS.splits["test"][:num_test]})
     steps = Steps(NET, RECIPE, dataset.normalisation, devices, Programs([RESOLUTION]))
-    data = replicate(Images(dataset.images, dataset.labels), devices)
-    return Evaluator(steps, Evaluation(60, 30, batch_size, 2), dataset, data, seed=0)
+    return Evaluator(steps, Evaluation(60, 30, batch_size, 2), dataset, source(dataset, devices), seed=0)
 
 
 SUBNETS = [
@@ -84,6 +84,12 @@ def test_every_image_counts_once_on_any_number_of_devices(params, scores):
     assert {indices.shape for indices, _ in batches} == {(4, 12)}
 
 
+def test_streamed_images_score_the_same(params, scores):
+    streamed = evaluator(2, source=StreamedImages).score(params, SUBNETS, RESOLUTION, "test")
+    resident = evaluator(2).score(params, SUBNETS, RESOLUTION, "test")
+    assert streamed == resident
+
+
 def test_ensemble_is_the_weighted_sum_of_the_exits(params):
     tested = evaluator(1)
     (score,) = uniform_scores(tested, params, SearchSpace(NET), [RESOLUTION], ensemble=True)
@@ -101,6 +107,5 @@ def test_label_rank(label):
 def test_too_few_images_to_recalibrate_are_refused():
     dataset = dataclasses.replace(DIGITS, splits=DIGITS.splits | {"train": DIGITS.splits["train"][:50]})
     steps = Steps(NET, RECIPE, dataset.normalisation, jax.devices()[:1], Programs([RESOLUTION]))
-    data = Images(dataset.images, dataset.labels)
     with pytest.raises(ValueError, match=r"recalibration_batch_size=100 is not allowed: there are 50 images"):
-        Evaluator(steps, Evaluation(), dataset, data, seed=0)
+        Evaluator(steps, Evaluation(), dataset, ResidentImages(dataset, steps.devices), seed=0)

@@ -10,9 +10,10 @@ import pytest
 from ofav2_jax import SearchSpace, Subnet, SuperNet
 from ofav2_jax.data.augment import Augmentation
 from ofav2_jax.data.digits import load_digits
+from ofav2_jax.placement import ResidentImages, StreamedImages, replicate
 from ofav2_jax.programs import Programs
 from ofav2_jax.space import Choices
-from ofav2_jax.step import ENGINES, Images, Recipe, Steps, TrainState, decayed, replicate, update
+from ofav2_jax.step import ENGINES, Recipe, Steps, TrainState, decayed, update
 from ofav2_jax.train import initial_params
 from tests import recorded
 
@@ -54,11 +55,11 @@ def params(seed):
 class Setting:
     """A supernet, data and a teacher on some devices."""
 
-    def __init__(self, num_devices, dtype=jnp.float32):
+    def __init__(self, num_devices, dtype=jnp.float32, source=ResidentImages):
         devices = jax.devices()[:num_devices]
         digits = load_digits(seed=0)
         self.steps = Steps(NET.clone(dtype=dtype), RECIPE, digits.normalisation, devices, Programs([RESOLUTION]))
-        self.data = replicate(Images(digits.images, digits.labels), devices)
+        self.source = source(digits, devices)
         # Copies: a step donates its state.
         start = jax.tree.map(lambda p: jnp.array(p, dtype), params(seed=0))
         self.state = replicate(TrainState(start, RECIPE.init_optimizer(start)), devices)
@@ -67,24 +68,23 @@ class Setting:
 
     def batch(self, step):
         indices = np.roll(self.indices, 16 * step)[:32]
-        return indices.reshape(len(self.steps.devices), -1), jax.random.fold_in(jax.random.key(5), step)
+        batch = self.source.batch(indices.reshape(len(self.steps.devices), -1))
+        return *batch, jax.random.fold_in(jax.random.key(5), step)
 
     def train(self, engine, subnets_of_step):
         engine = ENGINES[engine](self.steps)
         losses = []
         for step, subnets in enumerate(subnets_of_step):
-            indices, key = self.batch(step)
+            data, places, key = self.batch(step)
             choices = Choices.stack(subnets)
-            self.state, metrics = engine.step(
-                self.state, self.teacher, self.data, choices, indices, key, RATE, RESOLUTION
-            )
-            losses.append(float(metrics["loss"]))
+            self.state, metrics = engine.step(self.state, self.teacher, data, choices, places, key, RATE, RESOLUTION)
+            losses.append(np.asarray(metrics["loss"]))
         return jax.device_get(self.state.params), losses
 
     def train_full(self, num_steps):
         for step in range(num_steps):
-            indices, key = self.batch(step)
-            self.state, _ = self.steps.full_step(self.state, self.data, indices, key, RATE, RESOLUTION)
+            data, places, key = self.batch(step)
+            self.state, _ = self.steps.full_step(self.state, data, places, key, RATE, RESOLUTION)
         return jax.device_get(self.state.params)
 
 
@@ -128,6 +128,15 @@ def test_phase_full_does_not_depend_on_the_number_of_devices():
     assert_same(one, four, 1e-7)
 
 
+def test_streamed_images_train_the_same_parameters():
+    subnets = [[LARGE, SMALL], [SMALL, LARGE]]
+    (resident, losses), (streamed, streamed_losses) = (
+        Setting(2, source=source).train("masked", subnets) for source in (ResidentImages, StreamedImages)
+    )
+    np.testing.assert_array_equal(losses, streamed_losses)
+    assert_same(resident, streamed, 0)
+
+
 def test_bfloat16_changes_activations_only():
     subnets = [[LARGE, SMALL], [SMALL, LARGE]]
     narrow, wide = Setting(1), Setting(1)
@@ -136,7 +145,7 @@ def test_bfloat16_changes_activations_only():
     _, wide_losses = wide.train("masked", subnets)
     assert {leaf.dtype for leaf in jax.tree.leaves((ours, narrow.state.opt_state))} == {np.dtype(np.float32)}
     np.testing.assert_allclose(losses, wide_losses, rtol=0.02)
-    assert losses != wide_losses
+    assert not np.array_equal(losses, wide_losses)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -1,0 +1,113 @@
+"""Where arrays are: copies on all devices, shares of a batch, and the data set; of one process or of several."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import flax.struct
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ofav2_jax.data.dataset import Dataset
+
+AXIS = "data"
+
+# The part of a device's memory that the images of a data set may take.
+_FOR_IMAGES = 0.25
+
+
+def _sharding(devices: Sequence[jax.Device], *axes: str) -> NamedSharding:
+    return NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec(*axes))
+
+
+def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """Puts a copy of every array on every device; of several processes, each has to give the same arrays."""
+    sharding = _sharding(devices)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    # device_put would send all of it around to see whether it is the same.
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x), np.shape(x)),
+        tree,
+    )
+
+
+def share(array: np.ndarray, devices: Sequence[jax.Device]) -> jax.Array:
+    """Spreads the rows of an array [devices, ...] over the devices."""
+    return jax.make_array_from_callback(array.shape, _sharding(devices, AXIS), lambda rows: array[rows])
+
+
+@flax.struct.dataclass
+class Images:
+    """What a program reads images from.
+
+    Attributes:
+        images: uint8 [N, H, W, 3], on every device; or [devices, N, H, W, 3], of which each device has its own.
+        labels: int32 [N] or [devices, N].
+    """
+
+    images: Any
+    labels: Any
+
+    @property
+    def mapped_axis(self) -> int | None:
+        """The axis that is spread over the devices, if any."""
+        return None if self.labels.ndim == 1 else 0
+
+
+class ImageSource(Protocol):
+    """Gets images to the devices."""
+
+    def batch(self, indices: np.ndarray) -> tuple[Images, jax.Array]:
+        """Gets a batch ready.
+
+        Args:
+            indices: int32 [devices, images per device], which images form the batch.
+
+        Returns:
+            Images, and where in them each device finds its own, int32 of the shape of `indices`.
+        """
+
+
+class ResidentImages:
+    """The whole data set on every device: a batch is a list of indices."""
+
+    def __init__(self, dataset: Dataset, devices: Sequence[jax.Device]):
+        self._devices = devices
+        self._data = replicate(Images(dataset.images, dataset.labels), devices)
+
+    def batch(self, indices: np.ndarray) -> tuple[Images, jax.Array]:
+        """See `ImageSource`."""
+        return self._data, share(indices, self._devices)
+
+
+class StreamedImages:
+    """Images that stay on the host: each process reads those that its own devices work on, batch by batch."""
+
+    def __init__(self, dataset: Dataset, devices: Sequence[jax.Device]):
+        self._devices = devices
+        self._dataset = dataset
+
+    def batch(self, indices: np.ndarray) -> tuple[Images, jax.Array]:
+        """See `ImageSource`."""
+        sharding = _sharding(self._devices, AXIS)
+
+        def read(source: np.ndarray) -> jax.Array:
+            def rows(index: tuple[slice, ...] | None) -> np.ndarray:
+                assert index is not None
+                return source[indices[index[0]]]
+
+            return jax.make_array_from_callback((*indices.shape, *source.shape[1:]), sharding, rows)
+
+        places = np.broadcast_to(np.arange(indices.shape[1], dtype=np.int32), indices.shape)
+        images = Images(read(self._dataset.images), read(self._dataset.labels))
+        return images, share(places, self._devices)
+
+
+def image_source(dataset: Dataset, devices: Sequence[jax.Device]) -> ImageSource:
+    """Keeps the images on the devices if there is a single process and each device has room for all of them."""
+    if jax.process_count() > 1:
+        return StreamedImages(dataset, devices)
+    # A CPU says nothing of its memory.
+    memory = (devices[0].memory_stats() or {}).get("bytes_limit", float("inf"))
+    return (ResidentImages if dataset.images.nbytes <= _FOR_IMAGES * memory else StreamedImages)(dataset, devices)

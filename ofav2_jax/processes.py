@@ -1,0 +1,140 @@
+"""Several processes of one run: they agree on where it starts and when it stops; the first one reads and writes."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ofav2_jax.placement import share
+
+# After as many seconds without a sign of life a process counts as lost; the others then end.
+_LOST_AFTER_S = 30
+
+
+class LostProcessError(Exception):
+    """Another process of the run ended or cannot be reached."""
+
+
+def connect(coordinator: str | None = None, num_processes: int | None = None, index: int | None = None) -> None:
+    """Joins the other processes of the run, before anything else is done with JAX.
+
+    Args:
+        coordinator: address and port of the first process; on TPUs and under Slurm none of the three is needed.
+        num_processes: how many there are.
+        index: of this one, from 0.
+
+    Raises:
+        ValueError: if nothing tells where the others are.
+    """
+    try:
+        jax.distributed.initialize(coordinator, num_processes, index, heartbeat_timeout_seconds=_LOST_AFTER_S)
+    except ValueError as error:
+        raise ValueError(
+            "--multihost finds no TPU slice and no Slurm job: give --coordinator, --num_processes and --process_index "
+            f"({error})"
+        ) from error
+    except jax.errors.JaxRuntimeError as error:
+        raise LostProcessError(f"the other processes cannot be reached: {error}") from error
+
+
+def is_first() -> bool:
+    """Whether this process is the one that reads, writes and prints; a single one is."""
+    return jax.process_index() == 0
+
+
+def first_before_others(make: Callable[[], Any]) -> Any:
+    """Calls a function in the first process, and in the others once that is done."""
+    if is_first():
+        made = make()
+        tell(lambda: None)
+        return made
+    tell(lambda: None)
+    return make()
+
+
+def tell(make: Callable[[], Any]) -> Any:
+    """Makes something in the first process and tells it to all.
+
+    Args:
+        make: gives what can be JSON; is only called in the first process.
+    """
+    if jax.process_count() == 1:
+        return make()
+    text = json.dumps(make()).encode() if is_first() else b""
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    text = multihost_utils.broadcast_one_to_all(np.frombuffer(text.ljust(length), np.uint8))
+    return json.loads(bytes(np.asarray(text)))
+
+
+def tell_arrays(make: Callable[[], Any], like: Any) -> Any:
+    """Makes a tree of arrays of 32 bits in the first process and tells it to all, bit by bit.
+
+    Args:
+        make: is only called in the first process.
+        like: arrays (or shapes) of the same structure.
+    """
+    if jax.process_count() == 1:
+        return make()
+    # As whole numbers: telling is adding zeros, which makes a 0 of a float's -0.
+    tree = make() if is_first() else jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+    told = multihost_utils.broadcast_one_to_all(jax.tree.map(lambda leaf: np.asarray(leaf).view(np.uint32), tree))
+    return jax.tree.map(lambda values, leaf: np.asarray(values).view(leaf.dtype), told, like)
+
+
+def check_same(what: str, value: Any) -> None:
+    """Refuses processes that differ in something.
+
+    Args:
+        what: for the message.
+        value: JSON.
+
+    Raises:
+        ValueError: in all of them, naming those that differ from the first one.
+    """
+    if jax.process_count() == 1:
+        return
+    sha = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
+    all_sha = np.asarray(multihost_utils.process_allgather(np.frombuffer(sha, np.uint8)))
+    differing = np.flatnonzero((all_sha != all_sha[0]).any(axis=1))
+    if len(differing):
+        raise ValueError(f"process {', '.join(map(str, differing))} has other {what} than process 0")
+
+
+class StopRequest:
+    """Whether a run shall stop: asked of any of its processes, agreed upon by all between the same two steps.
+
+    Args:
+        devices: of the run.
+    """
+
+    def __init__(self, devices: Sequence[jax.Device]):
+        self._devices = devices
+        self._requested = False
+        self._agreed = False
+        self._pending: jax.Array | None = None
+
+    def request(self) -> None:
+        """Asks for a stop. Can be called from a signal handler."""
+        self._requested = True
+
+    def poll(self) -> None:
+        """Is called by every process after every step."""
+        if jax.process_count() == 1:
+            return
+        # What was asked before the last step is read, so that the devices need not be waited for.
+        self._agreed = self._pending is not None and bool(self._pending)
+        self._pending = _any(share(np.full(len(self._devices), self._requested), self._devices))
+        if jax.default_backend() == "cpu":
+            # Not beside the collectives of the next step.
+            jax.block_until_ready(self._pending)
+
+    def __bool__(self) -> bool:
+        return self._requested if jax.process_count() == 1 else self._agreed
+
+
+_any = jax.jit(jnp.any)
