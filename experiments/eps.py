@@ -4,6 +4,7 @@ python -m experiments.eps --config=configs/quickstart.py [--workdir=DIR] [--conf
                           [--multihost [--coordinator=HOST:PORT --num_processes=N --process_index=I]]
 """
 
+import logging
 import os
 import signal
 import sys
@@ -92,15 +93,6 @@ def _default_workdir(name: str) -> str:
     return f"runs/{name}"
 
 
-def _leave(status: int) -> NoReturn:
-    """Ends the process; without waiting for the others if something went wrong, which is how they learn of it."""
-    if status and jax.process_count() > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
-
-
 def _fail(error: Exception, status: int) -> int:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return status
@@ -123,11 +115,23 @@ def _cache_programs() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-if __name__ == "__main__":
-    use_huge_pages()
+def launch(argv: list[str]) -> NoReturn:
+    """Runs an experiment as the whole of this process."""
+    # Orbax logs, with pages of its stack, the errors that it raises.
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
     try:
-        status = main(sys.argv)
+        status = main(argv)
     except Exception:
         traceback.print_exc()
         status = _FAILED
-    _leave(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status and jax.distributed.is_initialized():
+        # Without waiting for the other processes at the exit: that is how they learn of it.
+        os._exit(status)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    use_huge_pages()
+    launch(sys.argv)

@@ -40,10 +40,17 @@ _ALONE = ocp.options.MultiprocessingOptions(
 
 
 def save_tree(directory: Path, tree: Any) -> None:
-    """Saves arrays under a readable name, once and for all; replaces what is there."""
+    """Saves arrays under a readable name, once and for all; replaces what is there.
+
+    Raises:
+        OSError: if they cannot be written.
+    """
     host = jax.tree.map(np.asarray, tree)
-    with ocp.StandardCheckpointer(multiprocessing_options=_ALONE) as checkpointer:
-        checkpointer.save(directory.absolute(), {"arrays": host, "digest": _digest_array(host)}, force=True)
+    try:
+        with ocp.StandardCheckpointer(multiprocessing_options=_ALONE) as checkpointer:
+            checkpointer.save(directory.absolute(), {"arrays": host, "digest": _digest_array(host)}, force=True)
+    except Exception as error:  # Orbax and TensorStore raise many types for files that cannot be written
+        raise OSError(f"{directory} cannot be written: {_first_line(error)}") from error
 
 
 def load_tree(directory: Path, like: Any) -> Any:
@@ -93,6 +100,8 @@ class RunState:
     def save(self, number: int, arrays: Any, progress: dict[str, Any]) -> None:
         """Saves in the background; returns once `arrays` have been copied.
 
+        What cannot be saved, for instance because the disk is full, is a warning: the checkpoints before it stay.
+
         Args:
             number: of the checkpoint, above that of every checkpoint before it.
             arrays: everything that is trained.
@@ -100,9 +109,13 @@ class RunState:
         """
         host = jax.tree.map(np.asarray, arrays)
         meta = {**progress, "digest": digest(host)}
-        self._manager.save(
-            number, args=ocp.args.Composite(arrays=ocp.args.StandardSave(host), meta=ocp.args.JsonSave(meta))
-        )
+        self.wait()
+        try:
+            self._manager.save(
+                number, args=ocp.args.Composite(arrays=ocp.args.StandardSave(host), meta=ocp.args.JsonSave(meta))
+            )
+        except OSError as error:
+            self._give_up(error)
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """The newest checkpoint that is whole; damaged ones are named in a warning and moved to `damaged/`.
@@ -160,8 +173,22 @@ class RunState:
         return None if step is None else self._path(step)
 
     def wait(self) -> None:
-        """Returns once everything is on disk."""
-        self._manager.wait_until_finished()
+        """Returns once everything that can be saved is on disk."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # as in save_tree
+            self._give_up(error)
+
+    def _give_up(self, error):
+        last = self.latest
+        logging.warning(
+            "a checkpoint could not be saved (%s): the run goes on, and tries again later; %s",
+            _first_line(error),
+            "there is none yet" if last is None else f"the last one is {last}",
+        )
+        # What was written of it may be what fills the disk.
+        for partial in self.directory.glob("*.orbax-checkpoint-tmp"):
+            shutil.rmtree(partial, ignore_errors=True)
 
     def close(self) -> None:
         """Waits, and frees what Orbax holds."""

@@ -16,7 +16,7 @@ from jax import lax
 from ofav2_jax.channels import count
 from ofav2_jax.data import augment
 from ofav2_jax.data.dataset import Dataset
-from ofav2_jax.placement import AXIS, ImageSource, replicate, share
+from ofav2_jax.placement import AXIS, ImageFeed, replicate, share
 from ofav2_jax.space import Choices, SearchSpace, Subnet
 from ofav2_jax.step import Params, Steps
 from ofav2_jax.supernet import SuperNet
@@ -87,21 +87,21 @@ class Evaluator:
         steps: network, recipe and devices of the run.
         evaluation: how to test.
         dataset: what on.
-        source: gets its images to the devices.
+        feed: gets its images to the devices.
         seed: of the choice and augmentation of the recalibration images.
 
     Attributes:
         recalibration_indices: which images BN statistics are recomputed from, int32 [batches, batch size].
     """
 
-    def __init__(self, steps: Steps, evaluation: Evaluation, dataset: Dataset, source: ImageSource, seed: int):
+    def __init__(self, steps: Steps, evaluation: Evaluation, dataset: Dataset, feed: ImageFeed, seed: int):
         self._steps = steps
         # Recalibration runs on every device by itself: it takes a tenth of the time of a test, and batches of
         # 100 cannot be spread evenly over any number of devices.
         self._net: SuperNet = steps.net.clone(axis_name=None)
         self._evaluation = evaluation
         self._dataset = dataset
-        self._source = source
+        self._feed = feed
         train = dataset.splits["train"]
         size = evaluation.recalibration_batch_size
         wanted = min(evaluation.recalibration_images, len(train)) // size * size
@@ -166,7 +166,7 @@ class Evaluator:
         )
         total = 0
         for indices, counted in self.batches(split):
-            data, places = self._source.batch(indices)
+            data, places = self._feed.batch(indices)
             axes = (None, None, None, data.mapped_axis, 0, 0)
             total += steps.programs.run(
                 f"test {len(trunks)}",

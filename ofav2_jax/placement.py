@@ -55,7 +55,7 @@ class Images:
         return None if self.labels.ndim == 1 else 0
 
 
-class ImageSource(Protocol):
+class ImageFeed(Protocol):
     """Gets images to the devices."""
 
     def batch(self, indices: np.ndarray) -> tuple[Images, jax.Array]:
@@ -77,7 +77,7 @@ class ResidentImages:
         self._data = replicate(Images(dataset.images, dataset.labels), devices)
 
     def batch(self, indices: np.ndarray) -> tuple[Images, jax.Array]:
-        """See `ImageSource`."""
+        """See `ImageFeed`."""
         return self._data, share(indices, self._devices)
 
 
@@ -89,7 +89,7 @@ class StreamedImages:
         self._dataset = dataset
 
     def batch(self, indices: np.ndarray) -> tuple[Images, jax.Array]:
-        """See `ImageSource`."""
+        """See `ImageFeed`."""
         sharding = _sharding(self._devices, AXIS)
 
         def read(source: np.ndarray) -> jax.Array:
@@ -104,7 +104,7 @@ class StreamedImages:
         return images, share(places, self._devices)
 
 
-def image_source(dataset: Dataset, devices: Sequence[jax.Device]) -> ImageSource:
+def image_feed(dataset: Dataset, devices: Sequence[jax.Device]) -> ImageFeed:
     """Keeps the images on the devices if there is a single process and each device has room for all of them."""
     if jax.process_count() > 1:
         return StreamedImages(dataset, devices)

@@ -134,7 +134,7 @@ class Engine(Protocol):
         Args:
             state: parameters and optimiser state; donated.
             teacher: parameters of the teacher.
-            data: what the batch is read from, see `placement.ImageSource.batch`.
+            data: what the batch is read from, see `placement.ImageFeed.batch`.
             choices: S subnets.
             indices: int32 [devices, images per device], which images in `data` form the batch.
             key: of the step.

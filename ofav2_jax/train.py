@@ -18,7 +18,7 @@ from ofav2_jax.checks import refuse
 from ofav2_jax.data.dataset import Dataset, epoch_order
 from ofav2_jax.evaluate import Evaluator, Score, uniform_scores
 from ofav2_jax.phases import Phase, learning_rate, space_after
-from ofav2_jax.placement import image_source, replicate
+from ofav2_jax.placement import image_feed, replicate
 from ofav2_jax.programs import Programs, quick_compiler_options
 from ofav2_jax.settings import Settings
 from ofav2_jax.space import Choices, SearchSpace, Subnet
@@ -148,8 +148,8 @@ class Run:
         self.programs = Programs(settings.resolutions)
         self._steps = Steps(self.net, settings.recipe, dataset.normalisation, devices, self.programs)
         self._engine = ENGINES[settings.engine](self._steps)
-        self._source = image_source(dataset, devices)
-        self._evaluator = Evaluator(self._steps, settings.evaluation, dataset, self._source, settings.seed)
+        self._feed = image_feed(dataset, devices)
+        self._evaluator = Evaluator(self._steps, settings.evaluation, dataset, self._feed, settings.seed)
         self._space = SearchSpace(self.net)
         self._steps_per_epoch = steps_per_epoch(settings, dataset)
         self._key = jax.random.key(settings.seed)
@@ -309,7 +309,7 @@ class Run:
         rng = np.random.default_rng([settings.seed, index, progress.step, _RESOLUTION])
         resolution = int(rng.choice(settings.resolutions))
         num_subnets = settings.phases[index].num_subnets
-        data, places = self._source.batch(batch)
+        data, places = self._feed.batch(batch)
         if num_subnets == 0:
             choices = None
             result = self._steps.full_step(progress.state, data, places, key, rate, resolution)

@@ -1,11 +1,12 @@
-"""Four virtual CPU devices, programs compiled without optimisation and not kept beyond a module, for every test."""
+"""Eight virtual CPU devices, programs compiled without optimisation and not kept beyond a module, for every test."""
 
 import jax
 import pytest
 
 from ofav2_jax import programs
+from tests import runs
 
-jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_num_cpu_devices", 8)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -21,3 +22,30 @@ def _forget_programs():
     """A compiled program for a CPU takes hundreds of memory mappings, of which a process may have 65,530."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Compiled programs of the runs that tests start as processes: each is compiled once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory, cache):
+    """A whole run: its directory and what it printed."""
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    status, out, err = runs.finish(runs.launch(workdir, cache))
+    assert status == 0, err
+    return workdir, out
+
+
+@pytest.fixture(scope="session")
+def killed(tmp_path_factory, cache, uninterrupted):
+    """A run that was killed in the middle of its second phase, with a checkpoint after every step."""
+    workdir = tmp_path_factory.mktemp("killed")
+    process = runs.launch(workdir, cache, "--config.checkpoint.every_s=0")
+    # Phase full takes 6 steps, kernel another 3; the start of a phase has a number of its own.
+    assert runs.wait_until((workdir / "state" / "9").exists, process)
+    runs.kill(process)
+    assert not (workdir / "phases" / "01-kernel" / "result.json").exists()
+    return workdir

@@ -1,0 +1,89 @@
+"""Runs that are killed, at the worst and at random moments, end like one that was left alone."""
+
+import json
+import random
+import shutil
+import time
+
+import pytest
+
+from tests.runs import assert_same_run, finish, kill, launch, results_of, wait_until
+
+_QUICKSTART = "configs/quickstart.py"
+_NUM_KILLS = 30
+
+
+def _saving_state(workdir):
+    return any((workdir / "state").glob("*.orbax-checkpoint-tmp"))
+
+
+def _saving_result(workdir):
+    """Between the parameters and the scores of a phase."""
+    return any(
+        (phase / "params").exists() and not (phase / "result.json").exists() for phase in workdir.glob("phases/*")
+    )
+
+
+def _between_phases(workdir):
+    phases = sorted(workdir.glob("phases/*"))
+    return bool(phases) and (phases[-1] / "result.json").exists()
+
+
+def _testing(workdir):
+    """The last epoch of phase full is on record, its result is not."""
+    records = workdir / "metrics.jsonl"
+    return records.exists() and records.read_text().count("\n") == 2 and not any(workdir.glob("phases/*"))
+
+
+@pytest.mark.parametrize("moment", [_saving_state, _testing, _saving_result, _between_phases])
+def test_killed_at_a_bad_moment(moment, uninterrupted, cache, tmp_path):
+    process = launch(tmp_path / "run", cache, "--config.checkpoint.every_s=0")
+    assert wait_until(lambda: moment(tmp_path / "run"), process)
+    kill(process)
+    status, _, err = finish(launch(tmp_path / "run", cache))
+    assert status == 0, err
+    assert_same_run(tmp_path / "run", uninterrupted[0])
+
+
+def test_resumed_run_is_the_same(uninterrupted, killed, cache, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(killed, workdir)
+    status, _, err = finish(launch(workdir, cache))
+    assert status == 0, err
+    assert_same_run(workdir, uninterrupted[0])
+
+
+def test_finished_run_does_nothing_when_started_again(uninterrupted, cache, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted[0], workdir)
+    before = results_of(workdir)
+    (workdir / "results.json").unlink()
+    written = {path: path.stat().st_mtime_ns for path in (workdir / "phases").glob("*/result.json")}
+    status, _, err = finish(launch(workdir, cache))
+    assert status == 0, err
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    after = results_of(workdir)
+    assert after["phases"] == before["phases"] and after["params_sha256"] == before["params_sha256"]
+
+
+@pytest.mark.slow
+def test_killed_at_30_random_moments(cache, tmp_path):
+    """A quickstart run that is killed again and again, some seconds after each start."""
+    status, _, err = finish(launch(tmp_path / "whole", cache, config=_QUICKSTART), timeout=1200)
+    assert status == 0, err
+    moments = random.Random(0)
+    workdir, killed_at = tmp_path / "run", []
+    for _ in range(_NUM_KILLS):
+        process = launch(workdir, cache, "--config.checkpoint.every_s=0.5", config=_QUICKSTART)
+        # Most of the first seconds go into starting.
+        time.sleep(moments.uniform(2, 14))
+        assert process.poll() is None, "the run ended before it was killed as often as it should"
+        kill(process)
+        position = max(
+            (int(path.name) for path in (workdir / "state").glob("[0-9]*") if path.name.isdigit()), default=0
+        )
+        killed_at.append(position)
+    print(json.dumps(killed_at))
+    status, _, err = finish(launch(workdir, cache, config=_QUICKSTART), timeout=1200)
+    assert status == 0, err
+    assert_same_run(workdir, tmp_path / "whole")

@@ -1,0 +1,91 @@
+"""Runs that are told to stop, that are in each other's way, whose data changed, or whose loss is no number."""
+
+import dataclasses
+import re
+import signal
+import time
+
+import pytest
+
+from experiments.settings import settings_from_config
+from ofav2_jax.data.dataset import fingerprint
+from ofav2_jax.data.digits import load_digits
+from ofav2_jax.run_directory import DifferentRunError, RunDirectory
+from tests.configs.tiny import get_config
+from tests.runs import TINY, assert_same_run, finish, kill, launch, wait_until
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_saves_and_says_how_to_go_on(number, uninterrupted, cache, tmp_path):
+    workdir = tmp_path / "run"
+    # Nothing is saved but at the end of an epoch: what is there afterwards was saved because of the signal.
+    process = launch(workdir, cache, "--config.checkpoint.every_s=1000")
+    assert wait_until((workdir / "state" / "3").exists, process)
+    told = time.monotonic()
+    process.send_signal(number)
+    status, _, err = finish(process)
+    assert time.monotonic() - told < 30
+    assert status == 128 + number
+    (line,) = err.splitlines()
+    assert line.startswith(f"stopped by {number.name}; last checkpoint: {workdir}/state/")
+    assert f"to go on: python -m experiments.eps --config={TINY} --workdir={workdir}" in line
+    if number == signal.SIGTERM:
+        status, _, err = finish(launch(workdir, cache))
+        assert status == 0, err
+        assert_same_run(workdir, uninterrupted[0])
+
+
+def test_second_run_in_a_directory_is_refused(cache, tmp_path):
+    first = launch(tmp_path / "run", cache)
+    assert wait_until((tmp_path / "run" / "settings.json").exists, first)
+    status, _, err = finish(launch(tmp_path / "run", cache))
+    kill(first)
+    assert status == 2
+    assert re.fullmatch(rf"error: workdir='.*run' is in use by process {first.pid} on .+\n", err)
+    # What the killed one wrote about itself is stale: the directory is free.
+    third = launch(tmp_path / "run", cache)
+    assert wait_until((tmp_path / "run" / "state" / "3").exists, third)
+    kill(third)
+
+
+def test_directory_of_another_run_is_refused(killed, cache):
+    status, _, err = finish(launch(killed, cache, "--config.seed=7", "--config.phases.kernel.epochs=2"))
+    assert status == 2
+    assert "seed is 0 there and 7 here" in err
+    assert "epochs is 1 there and 2 here" in err
+    assert err.count("\n") == 1
+
+
+def test_changed_data_are_refused(tmp_path):
+    settings, digits = settings_from_config(get_config()), load_digits(0)
+    directory = RunDirectory(tmp_path)
+    directory.claim(settings, fingerprint(digits))
+    directory.release()
+    directory.claim(settings, fingerprint(load_digits(0)))
+    directory.release()
+    pixels = digits.images.copy()
+    pixels[0, 0, 0, 0] += 1
+    fewer = {**digits.splits, "test": digits.splits["test"][1:]}
+    for changed, message in (
+        (dataclasses.replace(digits, images=pixels), "belongs to a run on other data: pixels_sha256 is '.*' there"),
+        (dataclasses.replace(digits, splits=fewer), "test_images is 359 there and 358 here"),
+    ):
+        with pytest.raises(DifferentRunError, match=message):
+            directory.claim(settings, fingerprint(changed))
+    directory.claim(settings, fingerprint(digits))
+    directory.release()
+
+
+def test_loss_that_is_no_number_names_the_subnet(killed, cache, tmp_path):
+    status, _, err = finish(launch(tmp_path / "run", cache, "--config.phases.full.learning_rate=1e30"))
+    assert status == 1
+    assert re.search(r"error: (loss=(nan|inf)|parameters that are not finite) in phase full, step \d+", err)
+    assert "last good checkpoint: none yet" in err
+
+    # Phase full goes well; what the next phase samples is named.
+    status, _, err = finish(launch(tmp_path / "next", cache, "--config.phases.kernel.learning_rate=1e30"))
+    assert status == 1
+    assert re.search(
+        r"error: loss=\S+ in phase kernel, step [23], subnet Subnet\(kernel=\(.*\): training is stopped", err
+    )
+    assert f"last good checkpoint: {tmp_path}/next/state/" in err

@@ -1,0 +1,69 @@
+"""Ten steps of training and a test, on any number of devices of one process or of several.
+
+python -m tests.ten_steps COORDINATOR NUM_PROCESSES INDEX DEVICES_PER_PROCESS ENGINE OUT
+"""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ofav2_jax import Subnet, SuperNet, processes, programs
+from ofav2_jax.data.augment import Augmentation
+from ofav2_jax.data.digits import load_digits
+from ofav2_jax.evaluate import Evaluation, Evaluator
+from ofav2_jax.placement import image_feed, replicate
+from ofav2_jax.programs import Programs
+from ofav2_jax.space import Choices
+from ofav2_jax.step import ENGINES, Recipe, Steps, TrainState
+from ofav2_jax.train import initial_params
+
+RATE = 1e-3
+RESOLUTION = 32
+NET = SuperNet("ofa_mbv3", width_multiplier=0.1, num_classes=10, dtype=jnp.float64)
+RECIPE = Recipe(augmentation=Augmentation(flip=False))
+SMALL, MIXED = Subnet.uniform(kernel=3, expand=3, depth=2), Subnet.uniform(kernel=5, expand=6, depth=3)
+# Three steps of phase full, three of kernel, four of width.
+SUBNETS = [None] * 3 + [[SMALL], [MIXED], [SMALL]] + [[SMALL, MIXED]] * 4
+
+
+def ten_steps(engine_name: str, devices: list[jax.Device]) -> dict[str, np.ndarray]:
+    """In float64, because such small networks blow the rounding of a sum up a thousandfold in a step.
+
+    Returns:
+        Parameters by name, losses of all steps, and right answers in a test.
+    """
+    digits = load_digits(seed=0)
+    steps = Steps(NET, RECIPE, digits.normalisation, devices, Programs([RESOLUTION]))
+    feed, engine = image_feed(digits, devices), ENGINES[engine_name](steps)
+    start, teacher = (jax.tree.map(lambda p: jnp.array(p, jnp.float64), initial_params(NET, seed)) for seed in (0, 1))
+    state = replicate(TrainState(start, RECIPE.init_optimizer(start)), devices)
+    teacher = replicate(teacher, devices)
+    indices, losses = digits.splits["train"].astype(np.int32), []
+    for step, subnets in enumerate(SUBNETS):
+        data, places = feed.batch(np.roll(indices, 16 * step)[:64].reshape(len(devices), -1))
+        key = jax.random.fold_in(jax.random.key(5), step)
+        if subnets is None:
+            result = steps.full_step(state, data, places, key, RATE, RESOLUTION)
+        else:
+            choices = Choices.stack(subnets)
+            result = engine.step(state, teacher, data, choices, places, key, RATE, RESOLUTION)
+        # Collectives of virtual devices must not be in flight together.
+        state, metrics = jax.block_until_ready(result)
+        losses.append(float(jnp.mean(metrics["loss"])))
+    evaluator = Evaluator(steps, Evaluation(60, 30, 46, 2), digits, feed, seed=0)
+    scores = evaluator.score(state.params, [Subnet.uniform(), SMALL, MIXED], RESOLUTION, "test")
+    params = {
+        jax.tree_util.keystr(path): np.asarray(p) for path, p in jax.tree_util.tree_leaves_with_path(state.params)
+    }
+    return {"losses": np.array(losses), "top1": np.array([score.top1 for score in scores]), **params}
+
+
+if __name__ == "__main__":
+    coordinator, num_processes, index, num_devices, engine, out = sys.argv[1:]
+    jax.config.update("jax_num_cpu_devices", int(num_devices))
+    jax.config.update("jax_enable_x64", True)
+    programs.compiler_options = programs.quick_compiler_options
+    processes.connect(coordinator, int(num_processes), int(index))
+    np.savez(f"{out}-{index}.npz", **ten_steps(engine, jax.devices()))

@@ -1,0 +1,118 @@
+"""The same run on any number of devices and processes."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tests import ten_steps
+from tests.runs import ROOT, finish, launch, results_of, wait_until
+
+
+def assert_same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_allclose(value, theirs[name], rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["masked", "static"])
+def test_one_two_four_and_eight_devices_train_the_same_parameters(engine):
+    with jax.enable_x64(True):
+        one, *others = (ten_steps.ten_steps(engine, jax.devices()[:number]) for number in (1, 2, 4, 8))
+    for other in others:
+        assert_same(one, other)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_two_processes_train_the_same_parameters_as_one(tmp_path):
+    coordinator = f"127.0.0.1:{free_port()}"
+    arguments = [[coordinator, "2", str(index), "2", "masked", str(tmp_path / "process")] for index in range(2)]
+    pair = [
+        subprocess.Popen([sys.executable, "-m", "tests.ten_steps", *each], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for each in arguments
+    ]
+    for process in pair:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    with jax.enable_x64(True):
+        one = ten_steps.ten_steps("masked", jax.devices()[:4])
+    for index in range(2):
+        assert_same(one, dict(np.load(tmp_path / f"process-{index}.npz")))
+
+
+@pytest.fixture
+def start_pair(cache, tmp_path):
+    """Starts a run of two processes with two devices each."""
+    started = []
+
+    def start(workdir):
+        several = ["--multihost", f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]
+        pair = [
+            launch(workdir, cache, *several, f"--process_index={index}", "--config.checkpoint.every_s=0", num_devices=2)
+            for index in range(2)
+        ]
+        started.extend(pair)
+        return pair
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+def printed(out):
+    """Without what the library of the collectives prints."""
+    return [line for line in out.splitlines() if line and not line.startswith("[Gloo]")]
+
+
+def test_run_of_two_processes(start_pair, cache, tmp_path):
+    workdir = tmp_path / "run"
+
+    # The one that is told to stop is not the one that saves.
+    first, second = start_pair(workdir)
+    assert wait_until((workdir / "state" / "2").exists, first)
+    second.send_signal(signal.SIGTERM)
+    (status, out, err), (other_status, other_out, other_err) = finish(first, 60), finish(second, 60)
+    assert (status, other_status) == (143, 143), err + other_err
+    assert re.search(rf"stopped by a signal to another process; last checkpoint: {workdir}/state/\d+; to go on: ", err)
+    assert "network" in "".join(printed(out)) and not printed(other_out) and not other_err
+
+    # One is killed: the other ends, and says why.
+    first, second = start_pair(workdir)
+    saved = max(int(path.name) for path in (workdir / "state").iterdir() if path.name.isdigit())
+    assert wait_until((workdir / "state" / str(saved + 2)).exists, first)
+    second.kill()
+    killed = time.monotonic()
+    status, _, err = finish(first, 90)
+    assert time.monotonic() - killed < 60
+    assert status != 0
+    assert "another process of this run ended" in err or "another task died" in err, err
+
+    # The run goes on in a single process, on another number of devices.
+    status, out, err = finish(launch(workdir, cache))
+    assert status == 0, err
+    assert [len(phase["subnets"]) for phase in results_of(workdir)["phases"]] == [1, 3, 6, 9, 18, 27]
+
+
+def test_processes_with_other_settings_are_refused(cache, tmp_path):
+    several = ["--multihost", f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]
+    pair = [
+        launch(tmp_path / "run", cache, *several, f"--process_index={index}", f"--config.seed={index}", num_devices=2)
+        for index in range(2)
+    ]
+    ends = [finish(process, 90) for process in pair]
+    assert any("error: process 1 has other settings than process 0" in err for _, _, err in ends), ends
+    assert all(status != 0 for status, _, _ in ends)
+    assert not os.path.exists(tmp_path / "run" / "state")
