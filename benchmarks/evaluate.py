@@ -7,22 +7,19 @@ is compared with the package `ofa` (extra `bench`).
 """
 
 import argparse
-import dataclasses
-import itertools
 import json
 import statistics
-import time
+from typing import Any
 
 import jax
 
 from benchmarks import pytorch
-from benchmarks.ours import NUM_IMAGES, Ours, images, machine
+from benchmarks.apart import Apart
+from benchmarks.ours import NUM_IMAGES, OurTest, machine
 from benchmarks.train_step import NETWORKS
 from experiments.huge_pages import use_huge_pages
-from ofav2_jax.evaluate import Evaluation, Evaluator
 
 BATCH_SIZE = 100
-TRUNKS = 4
 
 
 def main() -> None:
@@ -38,19 +35,18 @@ def main() -> None:
         if not BATCH_SIZE <= getattr(args, name) <= NUM_IMAGES or getattr(args, name) % BATCH_SIZE:
             parser.error(f"--{name} must be a multiple of {BATCH_SIZE}, at most {NUM_IMAGES}")
 
-    dataset = images(args.images)
-    candidates = {network: _ours(network, args, dataset) for network in NETWORKS}
+    ours = (BATCH_SIZE, args.resolution, args.images, args.recalibration_images)
+    candidates: dict[str, Any] = {network: (Apart(OurTest, network, *ours), ()) for network in NETWORKS}
     torch, torch_version = pytorch.beside(jax.default_backend(), BATCH_SIZE, args.resolution)
     if torch:
-        batches = args.recalibration_images // BATCH_SIZE, args.images // BATCH_SIZE
-        candidates["torch"] = (lambda number: torch.test(number, *batches)), 1
+        candidates["torch"] = torch, (args.recalibration_images // BATCH_SIZE, args.images // BATCH_SIZE)
+    num_subnets = {name: 1 if name == "torch" else test("num_subnets") for name, (test, _) in candidates.items()}
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(args.rounds + 1):
-        for name, (test, num_subnets) in candidates.items():
-            started = time.perf_counter()
-            test(number)
+        for name, (test, further) in candidates.items():
+            taken = test.seconds("test", number, *further) / num_subnets[name]
             if number:  # the first one compiles
-                seconds[name].append((time.perf_counter() - started) / num_subnets)
+                seconds[name].append(taken)
     results = {
         "machine": machine(),
         "setting": {**vars(args), "torch": torch_version},
@@ -70,21 +66,6 @@ def main() -> None:
     if args.json:
         with open(args.json, "w") as file:
             json.dump(results, file, indent=1)
-
-
-def _ours(network, args, dataset):
-    ours = Ours(network, BATCH_SIZE, args.resolution)
-    evaluation = Evaluation(args.recalibration_images, BATCH_SIZE, BATCH_SIZE, TRUNKS)
-    evaluator = Evaluator(ours.steps, evaluation, dataset, ours.source, seed=0)
-    trunks = list(ours.spaces["width2"].restrict(height=(5,)).uniform_subnets())
-    heights = ours.spaces["width2"].height
-
-    def test(number):
-        chosen = itertools.islice(itertools.cycle(trunks), TRUNKS * number, TRUNKS * (number + 1))
-        subnets = [dataclasses.replace(subnet, height=height) for subnet in chosen for height in heights]
-        evaluator.score(ours.state.params, subnets, args.resolution, "test")
-
-    return test, TRUNKS * len(heights)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def test_width_2(batch_size: int) -> dict[str, float]:
     """Seconds to recalibrate and test EE_D's 405 subnets on 10,000 images each, from a part of them at 64 px."""
     ours = Ours("ee_d", batch_size, 64, "bfloat16")
     evaluation = Evaluation(recalibration_images=1000, batch_size=1000, subnets_per_pass=4)
-    evaluator = Evaluator(ours.steps, evaluation, images(), ours.source, seed=0)
+    evaluator = Evaluator(ours.steps, evaluation, images(), ours.feed, seed=0)
     subnets = list(ours.spaces["width2"].uniform_subnets())
     part = subnets[:40]
     evaluator.score(ours.state.params, part, 64, "test")

@@ -1,7 +1,9 @@
 """The work of a step and of a test in this project, on made-up images; and what every benchmark says about itself."""
 
+import dataclasses
 import datetime
 import functools
+import itertools
 import os
 import platform
 import resource
@@ -15,6 +17,7 @@ import numpy as np
 from ofav2_jax import SearchSpace, SuperNet
 from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.evaluate import Evaluation, Evaluator
 from ofav2_jax.placement import ResidentImages, replicate
 from ofav2_jax.programs import Programs
 from ofav2_jax.step import MaskedEngine, Recipe, Steps, TrainState
@@ -40,26 +43,27 @@ def images(num_test: int = NUM_IMAGES) -> Dataset:
 
 
 class Ours:
-    """One network with a teacher on the first device, in the masked engine.
+    """One network with a teacher, in the masked engine.
 
     Args:
         network: of Table II.
         batch_size: images per step.
         resolution: of the images.
         dtype: of the activations.
+        num_devices: that share the batch.
 
     Attributes:
         programs: what was compiled, and how long that took.
     """
 
-    def __init__(self, network: str, batch_size: int, resolution: int, dtype: Any = jnp.float32):
+    def __init__(self, network: str, batch_size: int, resolution: int, dtype: str = "float32", num_devices: int = 1):
         self.network, self.batch_size, self.resolution = network, batch_size, resolution
-        self.devices = jax.devices()[:1]
+        self.devices = jax.devices()[:num_devices]
         self.programs = Programs([resolution])
-        self.net = SuperNet(network, num_classes=NUM_CLASSES, dtype=dtype)
+        self.net = SuperNet(network, num_classes=NUM_CLASSES, dtype=jnp.dtype(dtype))
         recipe = Recipe()
         self.steps = Steps(self.net, recipe, images().normalisation, self.devices, self.programs)
-        self.source = ResidentImages(images(), self.devices)
+        self.feed = ResidentImages(images(), self.devices)
         params = initial_params(self.net, 0)
         self.state = replicate(TrainState(params, recipe.init_optimizer(params)), self.devices)
         self.teacher = replicate(initial_params(self.net, 1), self.devices)
@@ -75,8 +79,10 @@ class Ours:
         """One optimiser step, augmentation included."""
         key = jax.random.fold_in(jax.random.key(0), seed)
         rng = np.random.default_rng(seed)
-        indices = rng.integers(0, NUM_IMAGES, (1, self.batch_size)).astype(np.int32)
-        data, places = self.source.batch(indices)
+        indices = rng.integers(0, NUM_IMAGES, (len(self.devices), self.batch_size // len(self.devices))).astype(
+            np.int32
+        )
+        data, places = self.feed.batch(indices)
         common = (places, key, 1e-3, self.resolution)
         if phase == "full":
             self.state, metrics = self.steps.full_step(self.state, data, *common)
@@ -85,31 +91,49 @@ class Ours:
             self.state, metrics = self.engine.step(self.state, self.teacher, data, choices, *common)
         jax.block_until_ready((self.state, metrics))
 
+    def compile_seconds(self) -> float:
+        """Spent on tracing and compiling so far."""
+        return self.programs.seconds
 
-class PeakMemory:
-    """Measures by how much the memory of this process (or the accelerator's) rises inside `with`; `mib` says it."""
+    def peak_mib(self) -> float:
+        """The most memory that this process, or the accelerator for it, has held so far."""
+        if jax.default_backend() != "cpu":
+            return self.devices[0].memory_stats()["peak_bytes_in_use"] / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-    def __init__(self, accelerator: bool):
-        self.accelerator = accelerator
-        self.mib = float("nan")
 
-    def __enter__(self) -> "PeakMemory":
-        if not self.accelerator:
-            # Sets the high-water mark back to what is resident now.
-            Path("/proc/self/clear_refs").write_text("5")
-            self._before = self._resident("VmRSS")
-        return self
+class OurTest:
+    """The test of EE_D's or the baseline's subnets, four trunks at a time, which each have every height.
 
-    def __exit__(self, *_: object) -> None:
-        if self.accelerator:
-            self.mib = jax.devices()[0].memory_stats()["peak_bytes_in_use"] / 2**20
-        else:
-            self.mib = self._resident("VmHWM") - self._before
+    Args:
+        network: of Table II.
+        batch_size: images per forward pass.
+        resolution: of the images.
+        num_images: tested on.
+        num_recalibration_images: from which BN statistics are recomputed, in batches of `batch_size`.
+    """
 
-    @staticmethod
-    def _resident(field: str) -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+    num_trunks = 4
+
+    def __init__(self, network: str, batch_size: int, resolution: int, num_images: int, num_recalibration_images: int):
+        self._ours = Ours(network, batch_size, resolution)
+        evaluation = Evaluation(num_recalibration_images, batch_size, batch_size, self.num_trunks)
+        self._evaluator = Evaluator(self._ours.steps, evaluation, images(num_images), self._ours.feed, seed=0)
+        space = self._ours.spaces["width2"]
+        self._heights = space.height
+        self._trunks = list(space.restrict(height=(5,)).uniform_subnets())
+
+    def num_subnets(self) -> int:
+        """Tested in one call of `test`."""
+        return self.num_trunks * len(self._heights)
+
+    def test(self, number: int) -> None:
+        """Recalibrates and tests the `number`-th four trunks."""
+        chosen = itertools.islice(
+            itertools.cycle(self._trunks), self.num_trunks * number, self.num_trunks * (number + 1)
+        )
+        subnets = [dataclasses.replace(subnet, height=height) for subnet in chosen for height in self._heights]
+        self._evaluator.score(self._ours.state.params, subnets, self._ours.resolution, "test")
 
 
 def machine() -> dict[str, Any]:
@@ -122,5 +146,4 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "jax": jax.__version__,
         "huge_pages": "hugetlb" in os.environ.get("GLIBC_TUNABLES", ""),
-        "max_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }

@@ -5,11 +5,14 @@ import importlib.machinery
 import itertools
 import os
 import random
+import resource
 import sys
 import types
 from typing import Any
 
 import numpy as np
+
+from benchmarks.apart import Apart
 
 
 def _stand_in_for_torchvision() -> None:
@@ -110,20 +113,29 @@ class Once:
         if self.device.type == "cuda":
             self.torch.cuda.synchronize()
 
+    def device_type(self) -> str:
+        """Of the device in use."""
+        return self.device.type
 
-def beside(backend: str, batch_size: int, resolution: int) -> tuple[Once | None, str]:
-    """What JAX's backend is compared with, and its versions; or None, and why there is nothing."""
+    def peak_mib(self) -> float:
+        """The most memory that this process, or the accelerator for it, has held so far."""
+        if self.device.type == "cuda":
+            return self.torch.cuda.max_memory_allocated() / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def versions(self) -> str:
+        """Of what is compared with."""
+        return f"torch {self.torch.__version__}, numpy {np.__version__}"
+
+
+def beside(backend: str, batch_size: int, resolution: int) -> tuple[Apart | None, str]:
+    """What JAX's backend is compared with, in a process of its own, and its versions; or None, and why not."""
     try:
-        once = Once(batch_size, resolution, os.cpu_count() or 1)
+        once = Apart(Once, batch_size, resolution, os.cpu_count() or 1)
     except ImportError as error:
         return None, f"not installed ({error}); pip install -e '.[bench]'"
-    if once.device.type != {"gpu": "cuda"}.get(backend, backend):
-        return None, f"left out: PyTorch has {once.device.type}, JAX {backend}"
-    return once, versions()
-
-
-def versions() -> str:
-    """Of what is compared with."""
-    import torch
-
-    return f"torch {torch.__version__}, numpy {np.__version__}"
+    device = once("device_type")
+    if device != {"gpu": "cuda"}.get(backend, backend):
+        once.close()
+        return None, f"left out: PyTorch has {device}, JAX {backend}"
+    return once, once("versions")

@@ -3,23 +3,23 @@
 python -m benchmarks.train_step [--batch_size=64] [--resolution=64] [--steps=8] [--phases=full,kernel,width2]
                                 [--dtype=float32] [--json=FILE]
 
-The baseline network is compared with the package `ofa` (extra `bench`; without it that column stays empty), step by
-step in alternation; EE_D stands beside. Our step includes gathering and augmenting the images; PyTorch's starts from
-a batch that is ready.
+The baseline network is compared with the package `ofa` (extra `bench`; without it that line is missing), step by
+step in alternation, each in a process of its own; EE_D stands beside. Our step includes gathering and augmenting the
+images; PyTorch's starts from a batch that is ready. Memory is the most that a process has held, its programs included.
 """
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
-import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from benchmarks import pytorch
-from benchmarks.ours import Ours, PeakMemory, machine
+from benchmarks.apart import Apart
+from benchmarks.ours import Ours, machine
 from experiments.huge_pages import use_huge_pages
 
 # Subnets per step, as in Table III; phase full trains the maximal network itself.
@@ -61,45 +61,42 @@ def measure(batch_size: int, resolution: int, phases: list[str], num_steps: int,
         "setting": {"batch_size": batch_size, "resolution": resolution, "dtype": dtype, "torch": torch_version},
         "phases": {},
     }
-    # JAX looks at the directory once: it is the same one for all phases.
     with tempfile.TemporaryDirectory() as cache:
-        jax.config.update("jax_compilation_cache_dir", cache)
+        # Processes that are started from here on keep their programs there.
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
         for phase in phases:
             num_subnets = NUM_SUBNETS[phase]
-            candidates: dict[str, Any] = {}
             rows: dict[str, Any] = {}
+            candidates: dict[str, tuple[Apart, tuple[Any, ...]]] = {}
             for network in NETWORKS:
-                cold = Ours(network, batch_size, resolution, jnp.dtype(dtype).type)
-                cold.step(phase, num_subnets, seed=0)
-                jax.clear_caches()
-                warm = Ours(network, batch_size, resolution, jnp.dtype(dtype).type)
-                warm.step(phase, num_subnets, seed=0)
-                rows[network] = {"compile_s": cold.programs.seconds, "compile_cached_s": warm.programs.seconds}
-                candidates[network] = lambda seed, o=warm: o.step(phase, num_subnets, seed)  # noqa: B023
-                del cold
+                rows[network] = {}
+                for compiled in ("compile_s", "compile_cached_s"):
+                    ours = Apart(Ours, network, batch_size, resolution, dtype)
+                    ours("step", phase, num_subnets, 0)
+                    rows[network][compiled] = ours("compile_seconds")
+                    if compiled == "compile_s":
+                        ours.close()
+                candidates[network] = ours, ()
             if torch:
                 rows["torch"] = {}
-                candidates["torch"] = lambda seed: torch.step(phase, num_subnets, seed, dtype == "bfloat16")  # noqa: B023
-            _time(candidates, rows, num_steps, batch_size, num_subnets)
+                candidates["torch"] = torch, (dtype == "bfloat16",)
+            _time(candidates, rows, num_steps, batch_size, phase)
             results["phases"][phase] = {"rows": rows}
             if torch:
                 results["phases"][phase]["ratio"] = rows["ofa_mbv3"]["median_s"] / rows["torch"]["median_s"]
+            for network in NETWORKS:
+                candidates[network][0].close()
     return results
 
 
-def _time(candidates, rows, num_steps, batch_size, num_subnets):
+def _time(candidates, rows, num_steps, batch_size, phase):
     """Fills in the rows: one step of each in turn, so that what disturbs the machine disturbs all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for name, step in candidates.items():
-        step(1)
-        with PeakMemory(jax.default_backend() != "cpu") as memory:
-            step(2)
-        rows[name]["peak_mib"] = memory.mib
-    for number in range(num_steps):
-        for name, step in candidates.items():
-            started = time.perf_counter()
-            step(3 + number)
-            seconds[name].append(time.perf_counter() - started)
+    for number in range(num_steps + 1):
+        for name, (candidate, further) in candidates.items():
+            taken = candidate.seconds("step", phase, NUM_SUBNETS[phase], 1 + number, *further)
+            if number:
+                seconds[name].append(taken)
     for name, values in seconds.items():
         median = statistics.median(values)
         rows[name] |= {
@@ -107,7 +104,8 @@ def _time(candidates, rows, num_steps, batch_size, num_subnets):
             "min_s": min(values),
             "max_s": max(values),
             "images_per_s": batch_size / median,
-            "subnet_images_per_s": batch_size * max(num_subnets, 1) / median,
+            "subnet_images_per_s": batch_size * max(NUM_SUBNETS[phase], 1) / median,
+            "peak_mib": candidates[name][0]("peak_mib"),
         }
 
 

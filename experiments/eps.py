@@ -115,10 +115,17 @@ def _cache_programs() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
 def launch(argv: list[str]) -> NoReturn:
     """Runs an experiment as the whole of this process."""
-    # Orbax logs, with pages of its stack, the errors that it raises.
+    # Orbax logs, with pages of its stack, the errors that it raises; and leaves reads of damaged files behind that end
+    # after what waited for them.
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+    sys.unraisablehook = _report_unraisable
     try:
         status = main(argv)
     except Exception:

@@ -58,6 +58,10 @@ class Programs:
     def __len__(self) -> int:
         return len(self._compiled)
 
+    def compiled(self) -> list[jax.stages.Compiled]:
+        """All of them, in the order of their first use."""
+        return list(self._compiled.values())
+
     def run(self, name: str, resolution: int, make: Callable[[int], Any], *args: Any) -> Any:
         """Runs a program for one resolution; its first use compiles it for all resolutions of the run.
 
