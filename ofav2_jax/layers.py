@@ -226,14 +226,14 @@ def _normalise_by_batch_bwd(activation, axis_name, residuals, cotangents):
     unit = (wide - _along_channels(mean, 5)) * _along_channels(inverse_std, 5)
     z = _normalise(wide, mean, inverse_std, scale, bias)
     dz = cotangents[0].astype(wide.dtype) * DERIVATIVES[activation](z)
-    sum_dz, sum_dz_unit = jnp.sum(dz, axis=(2, 3, 4)), jnp.sum(dz * unit, axis=(2, 3, 4))
-    num_pixels = math.prod(x.shape[2:])
-    through_mean = _over_devices(sum_dz / num_pixels, axis_name)
-    through_std = _over_devices(sum_dz_unit / num_pixels, axis_name)
+    # [2, C, S]: as one array the two sums are one operation, and so is what follows from them.
+    sums = jnp.sum(jnp.stack([dz, dz * unit]), axis=(3, 4, 5))
+    through_mean, through_std = _over_devices(sums / math.prod(x.shape[2:]), axis_name)
     dx = (dz - _along_channels(through_mean, 5) - unit * _along_channels(through_std, 5)) * _along_channels(
         scale[:, None] * inverse_std, 5
     )
-    return dx.astype(x.dtype), jnp.sum(sum_dz_unit, axis=1), jnp.sum(sum_dz, axis=1)
+    dbias, dscale = jnp.sum(sums, axis=2)
+    return dx.astype(x.dtype), dscale, dbias
 
 
 _normalise_by_batch.defvjp(_normalise_by_batch_fwd, _normalise_by_batch_bwd)

@@ -165,7 +165,8 @@ class Steps:
         devices: Sequence[jax.Device],
         programs: Programs,
     ):
-        self.net = net.clone(axis_name=AXIS)
+        # A sum over a single device would still be an operation, and keep others from being fused.
+        self.net = net.clone(axis_name=AXIS if len(devices) > 1 else None)
         self.recipe = recipe
         self.devices = devices
         self.programs = programs
@@ -177,6 +178,10 @@ class Steps:
         return jax.pmap(
             function, axis_name=AXIS, in_axes=in_axes, out_axes=out_axes, devices=self.devices, donate_argnums=donate
         )
+
+    def sum_over_devices(self, tree: Any) -> Any:
+        """The sum of every array over the devices."""
+        return lax.psum(tree, AXIS) if len(self.devices) > 1 else tree
 
     def batch(self, data: Images, indices: jax.Array, key: jax.Array, resolution: int) -> tuple[jax.Array, jax.Array]:
         """This device's augmented images and their labels."""
@@ -215,7 +220,7 @@ class Steps:
     def metrics(self, losses: jax.Array, logits: jax.Array, labels: jax.Array) -> Metrics:
         """Of S subnets, summed over the devices."""
         top1 = jnp.mean(jnp.argmax(logits, -1) == labels) / len(self.devices)
-        return lax.psum({"loss": losses, "top1": top1}, AXIS)
+        return self.sum_over_devices({"loss": losses, "top1": top1})
 
     def full_step(self, state, data, indices, key, learning_rate, resolution):
         """One step of phase full: the maximal network; the weighted sum of its exits' losses (AEP)."""
@@ -239,7 +244,7 @@ class Steps:
 
             (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
             metrics = self.metrics(loss[None], self.ensemble(logits), labels)
-            return update(self.recipe, state, lax.psum(grads, AXIS), learning_rate), metrics
+            return update(self.recipe, state, self.sum_over_devices(grads), learning_rate), metrics
 
         return self.programs.run(
             "full",
@@ -287,7 +292,7 @@ class MaskedEngine:
 
             grads, (losses, logits) = jax.grad(loss_of, has_aux=True)(state.params)
             metrics = steps.metrics(losses, logits, labels)
-            return update(recipe, state, lax.psum(grads, AXIS), learning_rate), metrics
+            return update(recipe, state, steps.sum_over_devices(grads), learning_rate), metrics
 
         return steps.programs.run(
             f"step of {choices.num_subnets}",
@@ -340,7 +345,7 @@ class StaticEngine:
                 return jnp.sum(losses), (losses, logits)
 
             grads, (losses, logits) = jax.grad(loss_of, has_aux=True)(params)
-            return jax.tree.map(jnp.add, total, lax.psum(grads, AXIS)), steps.metrics(losses, logits, labels)
+            return jax.tree.map(jnp.add, total, steps.sum_over_devices(grads)), steps.metrics(losses, logits, labels)
 
         batch = programs.run(
             "prepare",

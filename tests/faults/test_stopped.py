@@ -86,6 +86,6 @@ def test_loss_that_is_no_number_names_the_subnet(killed, cache, tmp_path):
     status, _, err = finish(launch(tmp_path / "next", cache, "--config.phases.kernel.learning_rate=1e30"))
     assert status == 1
     assert re.search(
-        r"error: loss=\S+ in phase kernel, step [23], subnet Subnet\(kernel=\(.*\): training is stopped", err
+        r"error: loss=\S+ in phase kernel, step [23], subnet k[357]+-e6-d4-l7-h5: training is stopped", err
     )
     assert f"last good checkpoint: {tmp_path}/next/state/" in err
