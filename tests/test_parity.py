@@ -20,7 +20,6 @@ FLOAT32, FLOAT64 = 1e-4, 1e-9
 RESOLUTIONS = (48, 52, 56, 60, 64)
 
 # What is compiled for which networks. The selections have every building block between them.
-SOME = tuple(NETWORKS) if EXHAUSTIVE else ("ofa_mbv3", "se_d", "se_p", "ee_dp")
 FEW = tuple(NETWORKS) if EXHAUSTIVE else ("se_d", "ee_dp")
 ONE = tuple(NETWORKS) if EXHAUSTIVE else ("ee_dp",)
 IN_FLOAT64 = tuple(NETWORKS) if EXHAUSTIVE else ("ee_dp",)
@@ -37,11 +36,11 @@ def assert_logits(logits, cases, reference, tolerance=FLOAT32, dtype=jnp.float32
         assert_close(row, reference.expected(case["logits"], dtype), tolerance, f"{reference.network} {case['id']}")
 
 
-@pytest.mark.parametrize("resolution", RESOLUTIONS)
-@all_networks
+@pytest.mark.parametrize(
+    ("network", "resolution"),
+    [(name, size) for name in NETWORKS for size in RESOLUTIONS if size in (48, 64) or name in FEW],
+)
 def test_masked_logits(network, resolution):
-    if resolution in (52, 60) and network not in FEW:
-        pytest.skip("runs with OFAV2_EXHAUSTIVE=1")
     reference = load(network)
     cases = reference.select("eval", resolution)
     logits = masked(reference.net(), reference.variables(), images(cases[0]["input"]), choices_of(cases))
@@ -57,7 +56,7 @@ def test_masked_training_logits(network):
     assert_logits(logits, cases, reference)
 
 
-@pytest.mark.parametrize("network", SOME)
+@pytest.mark.parametrize("network", FEW)
 def test_masked_logits_after_recalibration(network):
     reference = load(network)
     cases = reference.select("eval_recalibrated")

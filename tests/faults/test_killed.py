@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import signal
 import time
 
 import pytest
@@ -11,6 +12,11 @@ from tests.runs import assert_same_run, finish, kill, launch, results_of, wait_u
 
 _QUICKSTART = "configs/quickstart.py"
 _NUM_KILLS = 30
+
+
+def _newest(workdir):
+    """The number of the newest checkpoint."""
+    return max((int(path.name) for path in workdir.glob("state/*") if path.name.isdigit()), default=0)
 
 
 def _saving_state(workdir):
@@ -35,20 +41,23 @@ def _testing(workdir):
     return records.exists() and records.read_text().count("\n") == 2 and not any(workdir.glob("phases/*"))
 
 
-@pytest.mark.parametrize("moment", [_saving_state, _testing, _saving_result, _between_phases])
-def test_killed_at_a_bad_moment(moment, uninterrupted, cache, tmp_path):
-    process = launch(tmp_path / "run", cache, "--config.checkpoint.every_s=0")
-    assert wait_until(lambda: moment(tmp_path / "run"), process)
-    kill(process)
-    status, _, err = finish(launch(tmp_path / "run", cache))
-    assert status == 0, err
-    assert_same_run(tmp_path / "run", uninterrupted[0])
-
-
-def test_resumed_run_is_the_same(uninterrupted, killed, cache, tmp_path):
+def test_killed_at_bad_moments(uninterrupted, cache, tmp_path):
+    """One run: killed at each of them, told to stop once, and then left alone."""
     workdir = tmp_path / "run"
-    shutil.copytree(killed, workdir)
-    status, _, err = finish(launch(workdir, cache))
+
+    def start():
+        return launch(workdir, cache, "--config.checkpoint.every_s=0")
+
+    for moment in (_saving_state, _testing, _saving_result, _between_phases):
+        process = start()
+        assert wait_until(lambda: moment(workdir), process), moment  # noqa: B023
+        kill(process)
+    process, seen = start(), _newest(workdir)
+    assert wait_until(lambda: _newest(workdir) > seen, process)
+    process.send_signal(signal.SIGTERM)
+    status, _, err = finish(process)
+    assert status == 143, err
+    status, _, err = finish(start())
     assert status == 0, err
     assert_same_run(workdir, uninterrupted[0])
 

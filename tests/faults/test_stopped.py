@@ -12,11 +12,11 @@ from ofav2_jax.data.dataset import fingerprint
 from ofav2_jax.data.digits import load_digits
 from ofav2_jax.run_directory import DifferentRunError, RunDirectory
 from tests.configs.tiny import get_config
-from tests.runs import TINY, assert_same_run, finish, kill, launch, wait_until
+from tests.runs import TINY, finish, kill, launch, wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_saves_and_says_how_to_go_on(number, uninterrupted, cache, tmp_path):
+def test_told_to_stop_saves_and_says_how_to_go_on(number, cache, tmp_path):
     workdir = tmp_path / "run"
     # Nothing is saved but at the end of an epoch: what is there afterwards was saved because of the signal.
     process = launch(workdir, cache, "--config.checkpoint.every_s=1000")
@@ -29,10 +29,6 @@ def test_told_to_stop_saves_and_says_how_to_go_on(number, uninterrupted, cache, 
     (line,) = err.splitlines()
     assert line.startswith(f"stopped by {number.name}; last checkpoint: {workdir}/state/")
     assert f"to go on: python -m experiments.eps --config={TINY} --workdir={workdir}" in line
-    if number == signal.SIGTERM:
-        status, _, err = finish(launch(workdir, cache))
-        assert status == 0, err
-        assert_same_run(workdir, uninterrupted[0])
 
 
 def test_second_run_in_a_directory_is_refused(cache, tmp_path):
@@ -76,16 +72,10 @@ def test_changed_data_are_refused(tmp_path):
     directory.release()
 
 
-def test_loss_that_is_no_number_names_the_subnet(killed, cache, tmp_path):
-    status, _, err = finish(launch(tmp_path / "run", cache, "--config.phases.full.learning_rate=1e30"))
-    assert status == 1
-    assert re.search(r"error: (loss=(nan|inf)|parameters that are not finite) in phase full, step \d+", err)
-    assert "last good checkpoint: none yet" in err
-
-    # Phase full goes well; what the next phase samples is named.
-    status, _, err = finish(launch(tmp_path / "next", cache, "--config.phases.kernel.learning_rate=1e30"))
+def test_loss_that_is_no_number_names_the_subnet(cache, tmp_path):
+    status, _, err = finish(launch(tmp_path / "run", cache, "--config.phases.kernel.learning_rate=1e30"))
     assert status == 1
     assert re.search(
         r"error: loss=\S+ in phase kernel, step [23], subnet k[357]+-e6-d4-l7-h5: training is stopped", err
     )
-    assert f"last good checkpoint: {tmp_path}/next/state/" in err
+    assert f"last good checkpoint: {tmp_path}/run/state/" in err
