@@ -57,6 +57,12 @@ def get_config():
 """
 
 
+def several(coordinator, num_processes, process_index):
+    """The flags of one process of several."""
+    named = {"coordinator": coordinator, "num_processes": num_processes, "process_index": process_index}
+    return ["--multihost", *(f"--{name}={value}" for name, value in named.items())]
+
+
 def not_allowed(field, value, allowed):
     return re.escape(f"{field}={value} is not allowed: it must be {allowed}")
 
@@ -72,6 +78,13 @@ COMMAND_LINES = [
     ([QUICKSTART, "extra"], "argument 'extra' is not understood"),
     ([QUICKSTART, "--workdri=here"], r"--workdri is unknown; did you mean --workdir\?"),
     ([QUICKSTART, "--dryrun"], r"--dryrun is unknown; did you mean --dry_run\?"),
+    ([QUICKSTART, "--num_processes=2"], "--num_processes is for runs of several processes: it goes with --multihost"),
+    ([QUICKSTART, "--multihost", "--num_processes=2"], "--coordinator is missing: --coordinator, --num_processes and"),
+    ([QUICKSTART, "--multihost", "--process_index=one"], not_allowed("process_index", "'one'", "an int")),
+    ([QUICKSTART, *several("localhost", 2, 0)], not_allowed("coordinator", "'localhost'", "HOST:PORT")),
+    ([QUICKSTART, *several("localhost:1", 0, 0)], not_allowed("num_processes", "0", "a positive int")),
+    ([QUICKSTART, *several("localhost:1", 2, 2)], not_allowed("process_index", "2", "from 0 to 1")),
+    ([QUICKSTART, "--multihosts"], r"--multihosts is unknown; did you mean --multihost\?"),
     ([QUICKSTART, "--dry_run=maybe"], not_allowed("dry_run", "'maybe'", "true or false")),
     ([QUICKSTART, "--seed=1"], r"--seed is unknown; did you mean --config\.seed\?"),
     # --- config files
