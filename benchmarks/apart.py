@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+# Several processes share a GPU: none, this one included, may take most of its memory at the start.
+os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+
 
 class Apart:
     """An object in another process, which does nothing unless it is called.
@@ -19,8 +22,6 @@ class Apart:
     """
 
     def __init__(self, make: Callable[..., Any], *args: Any):
-        # Several processes share a GPU: none may take most of its memory at the start.
-        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make, args), daemon=True)

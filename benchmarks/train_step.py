@@ -43,6 +43,9 @@ def main() -> None:
         if phase not in NUM_SUBNETS:
             parser.error(f"--phases={phase} is not allowed: it must be any of {', '.join(NUM_SUBNETS)}")
 
+    if args.steps < _STEPS_PER_TURN:
+        parser.error(f"--steps={args.steps} is not allowed: it must be at least {_STEPS_PER_TURN}")
+
     results = measure(args.batch_size, args.resolution, phases, args.steps, args.dtype)
     print_table(results)
     if args.json:
