@@ -1,6 +1,6 @@
-"""Ten steps of training and a test, on any number of devices of one process or of several.
+"""Some steps of training and a test, on any number of devices of one process or of several.
 
-python -m tests.ten_steps COORDINATOR NUM_PROCESSES INDEX DEVICES_PER_PROCESS ENGINE OUT
+python -m tests.steps COORDINATOR NUM_PROCESSES INDEX DEVICES_PER_PROCESS OUT
 """
 
 import sys
@@ -24,11 +24,12 @@ RESOLUTION = 32
 NET = SuperNet("ofa_mbv3", width_multiplier=0.1, num_classes=10, dtype=jnp.float64)
 RECIPE = Recipe(augmentation=Augmentation(flip=False))
 SMALL, MIXED = Subnet.uniform(kernel=3, expand=3, depth=2), Subnet.uniform(kernel=5, expand=6, depth=3)
-# Three steps of phase full, three of kernel, four of width.
-SUBNETS = [None] * 3 + [[SMALL], [MIXED], [SMALL]] + [[SMALL, MIXED]] * 4
+# The subnets of each step; None stands for a step of phase full.
+FOUR = [None, None, [SMALL, MIXED], [SMALL, MIXED]]
+TEN = [None] * 3 + [[SMALL], [MIXED], [SMALL]] + [[SMALL, MIXED]] * 4
 
 
-def ten_steps(engine_name: str, devices: list[jax.Device]) -> dict[str, np.ndarray]:
+def train(engine_name: str, devices: list[jax.Device], subnets_of_step: list) -> dict[str, np.ndarray]:
     """In float64, because such small networks blow the rounding of a sum up a thousandfold in a step.
 
     Returns:
@@ -41,7 +42,7 @@ def ten_steps(engine_name: str, devices: list[jax.Device]) -> dict[str, np.ndarr
     state = replicate(TrainState(start, RECIPE.init_optimizer(start)), devices)
     teacher = replicate(teacher, devices)
     indices, losses = digits.splits["train"].astype(np.int32), []
-    for step, subnets in enumerate(SUBNETS):
+    for step, subnets in enumerate(subnets_of_step):
         data, places = feed.batch(np.roll(indices, 16 * step)[:64].reshape(len(devices), -1))
         key = jax.random.fold_in(jax.random.key(5), step)
         if subnets is None:
@@ -61,9 +62,9 @@ def ten_steps(engine_name: str, devices: list[jax.Device]) -> dict[str, np.ndarr
 
 
 if __name__ == "__main__":
-    coordinator, num_processes, index, num_devices, engine, out = sys.argv[1:]
+    coordinator, num_processes, index, num_devices, out = sys.argv[1:]
     jax.config.update("jax_num_cpu_devices", int(num_devices))
     jax.config.update("jax_enable_x64", True)
     programs.compiler_options = programs.quick_compiler_options
     processes.connect(coordinator, int(num_processes), int(index))
-    np.savez(f"{out}-{index}.npz", **ten_steps(engine, jax.devices()))
+    np.savez(f"{out}-{index}.npz", **train("masked", jax.devices(), FOUR))
