@@ -33,7 +33,7 @@ class Arguments:
     config: ConfigDict
     workdir: str | None
     dry_run: bool
-    processes: tuple[str, int, int] | tuple[()] | None
+    processes: tuple[str, int, int] | tuple[()] | None = None
 
 
 def read_arguments(argv: Sequence[str]) -> Arguments:

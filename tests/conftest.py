@@ -9,6 +9,13 @@ from tests import runs
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+def pytest_collection_modifyitems(items):
+    """Two processes share the tests: those of a module, and all that need the same runs, go to the same one."""
+    for item in items:
+        group = "runs" if "cache" in item.fixturenames else item.module.__name__
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _compile_quickly():
     """Compiling takes most of the tests' time; without optimisation it takes half as long."""

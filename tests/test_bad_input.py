@@ -210,8 +210,8 @@ COMMAND_LINES = [
         [EE_D, "--config.engine=static", "--config.phases.width_2.num_subnets=136"],
         not_allowed("phases.width_2.num_subnets", 136, "at most 135, the uniform subnets that are unlocked then"),
     ),
-    # Tests have four devices.
-    ([QUICKSTART, "--config.batch_size=63"], not_allowed("batch_size", 63, "divisible by the 4 devices")),
+    # Tests have eight devices.
+    ([QUICKSTART, "--config.batch_size=63"], not_allowed("batch_size", 63, "divisible by the 8 devices")),
     # --- directories
     ([QUICKSTART, "--workdir="], "workdir='' is not allowed"),
     ([QUICKSTART, "--workdir=misspelt.py/run"], "workdir='misspelt.py/run' is not allowed: it must be a writable"),
