@@ -1,6 +1,7 @@
 """Several processes of one run: they agree on where it starts and when it stops; the first one reads and writes."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,11 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 from ofav2_jax.placement import share
 
 # After as many seconds without a sign of life a process counts as lost; the others then end.
 _LOST_AFTER_S = 30
+# How long processes wait for each other, for instance for one that downloads a data set.
+_WAIT_S = 3600
+_meetings = itertools.count()
 
 
 class LostProcessError(Exception):
@@ -42,6 +47,16 @@ def connect(coordinator: str | None = None, num_processes: int | None = None, in
         raise LostProcessError(f"the other processes cannot be reached: {error}") from error
 
 
+def meet() -> None:
+    """Returns once all processes are here.
+
+    To be called before a program with collectives runs for the first time: on CPUs it fails if one of the processes,
+    which has more to compile or to read, is half a minute late.
+    """
+    if jax.process_count() > 1:
+        multihost.get_barrier_sync_fn()(key=f"ofav2_jax {next(_meetings)}", timeout_ms=1000 * _WAIT_S)
+
+
 def is_first() -> bool:
     """Whether this process is the one that reads, writes and prints; a single one is."""
     return jax.process_index() == 0
@@ -51,9 +66,9 @@ def first_before_others(make: Callable[[], Any]) -> Any:
     """Calls a function in the first process, and in the others once that is done."""
     if is_first():
         made = make()
-        tell(lambda: None)
+        meet()
         return made
-    tell(lambda: None)
+    meet()
     return make()
 
 
@@ -66,6 +81,7 @@ def tell(make: Callable[[], Any]) -> Any:
     if jax.process_count() == 1:
         return make()
     text = json.dumps(make()).encode() if is_first() else b""
+    meet()
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     text = multihost_utils.broadcast_one_to_all(np.frombuffer(text.ljust(length), np.uint8))
     return json.loads(bytes(np.asarray(text)))
@@ -82,6 +98,7 @@ def tell_arrays(make: Callable[[], Any], like: Any) -> Any:
         return make()
     # As whole numbers: telling is adding zeros, which makes a 0 of a float's -0.
     tree = make() if is_first() else jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+    meet()
     told = multihost_utils.broadcast_one_to_all(jax.tree.map(lambda leaf: np.asarray(leaf).view(np.uint32), tree))
     return jax.tree.map(lambda values, leaf: np.asarray(values).view(leaf.dtype), told, like)
 
@@ -99,6 +116,7 @@ def check_same(what: str, value: Any) -> None:
     if jax.process_count() == 1:
         return
     sha = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
+    meet()
     all_sha = np.asarray(multihost_utils.process_allgather(np.frombuffer(sha, np.uint8)))
     differing = np.flatnonzero((all_sha != all_sha[0]).any(axis=1))
     if len(differing):

@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from ofav2_jax import processes
+
 # Options for CPUs. They are given per program, because a global XLA_FLAGS entry that an XLA version does not know
 # aborts the process; an option that this version does not know is left out.
 _FAST_TO_RUN = {"xla_cpu_use_fusion_emitters": True}
@@ -86,4 +88,5 @@ class Programs:
                 compiled = pool.map(lambda program: program.compile(compiler_options()), lowered.values())
                 self._compiled.update(zip(lowered, compiled))
             self.seconds += time.perf_counter() - start
+            processes.meet()
         return self._compiled[name, resolution](*args)
