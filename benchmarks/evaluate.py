@@ -7,7 +7,6 @@ is compared with the package `ofa` (extra `bench`).
 """
 
 import argparse
-import json
 import statistics
 from typing import Any
 
@@ -15,7 +14,7 @@ import jax
 
 from benchmarks import pytorch
 from benchmarks.apart import Apart
-from benchmarks.ours import NUM_IMAGES, OurTest, machine
+from benchmarks.ours import NUM_IMAGES, OurTest, machine, print_setting, write_json
 from benchmarks.train_step import NETWORKS
 from experiments.huge_pages import use_huge_pages
 
@@ -55,17 +54,14 @@ def main() -> None:
     per_subnet = results["seconds_per_subnet"]
     if torch:
         results["ratio"] = per_subnet["ofa_mbv3"] / per_subnet["torch"]
-    for name, value in (results["machine"] | results["setting"]).items():
-        print(f"{name:<21} {value}")
+    print_setting(results)
     print(f"\n{'network':<10}{'s/subnet':>10}{'min':>9}{'max':>9}{'subnets/min':>13}")
     for name, value in per_subnet.items():
         spread = f"{min(seconds[name]):>9.3f}{max(seconds[name]):>9.3f}"
         print(f"{name:<10}{value:>10.3f}{spread}{60 / value:>13.1f}")
     if torch:
         print(f"ratio, ofa_mbv3 / torch: {results['ratio']:.2f}")
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump(results, file, indent=1)
+    write_json(args.json, results)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,10 @@ three resolutions.
 """
 
 import argparse
-import json
 import time
 from typing import Any
 
-from benchmarks.ours import Ours, images, machine
+from benchmarks.ours import Ours, images, machine, write_json
 from benchmarks.train_step import NUM_SUBNETS, measure, print_table
 from ofav2_jax.evaluate import Evaluation, Evaluator
 from ofav2_jax.phases import paper_phases
@@ -38,9 +37,7 @@ def main() -> None:
         print(f"\n{name}")
         for key, value in results[name].items():
             print(f"  {key:<34}{value:,.4g}")
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump(results, file, indent=1)
+    write_json(args.json, results)
 
 
 def project(batch_size: int, num_steps: int) -> dict[str, float]:

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import functools
 import itertools
+import json
 import os
 import platform
 import resource
@@ -147,3 +148,17 @@ def machine() -> dict[str, Any]:
         "jax": jax.__version__,
         "huge_pages": "hugetlb" in os.environ.get("GLIBC_TUNABLES", ""),
     }
+
+
+def print_setting(results: dict[str, Any]) -> None:
+    """Where and how these figures were measured."""
+    settings = results["machine"] | results["setting"]
+    width = max(map(len, settings))
+    for name, value in settings.items():
+        print(f"{name:<{width}} {value}")
+
+
+def write_json(path: str | None, results: dict[str, Any]) -> None:
+    """Writes the figures to a file, if one is asked for."""
+    if path:
+        Path(path).write_text(json.dumps(results, indent=1) + "\n")

@@ -8,14 +8,13 @@ between the devices is read off the compiled program.
 """
 
 import argparse
-import json
 import os
 import re
 import statistics
 from typing import Any
 
 from benchmarks.apart import Apart
-from benchmarks.ours import Ours, machine
+from benchmarks.ours import Ours, machine, print_setting, write_json
 from experiments.huge_pages import use_huge_pages
 
 _BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1}
@@ -31,7 +30,7 @@ class Spread(Ours):
         results = [
             result
             for program in self.programs.compiled()
-            for result in re.findall(r" = (.*?) all-reduce(?:-start)?\(", program.as_text())
+            for result in re.findall(r" = (.*?) all-reduce(?:-start)?\(", program.as_text() or "")
         ]
         arrays = [array for result in results for array in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", result)]
         return {
@@ -65,15 +64,12 @@ def main() -> None:
         rows[count] = {"median_s": statistics.median(seconds), **spread("all_reduced")}
         spread.close()
     results = {"machine": machine(), "setting": vars(args), "devices": rows}
-    for name, value in (results["machine"] | results["setting"]).items():
-        print(f"{name:<12} {value}")
+    print_setting(results)
     print(f"\n{'devices':>7}{'s/step':>9}{'of one':>9}{'all-reduces':>13}{'MB':>8}")
     for count, row in rows.items():
         ratio = row["median_s"] / rows[1]["median_s"]
         print(f"{count:>7}{row['median_s']:>9.3f}{ratio:>9.2f}{row['operations']:>13}{row['bytes'] / 1e6:>8.2f}")
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump(results, file, indent=1)
+    write_json(args.json, results)
 
 
 if __name__ == "__main__":

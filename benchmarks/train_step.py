@@ -9,7 +9,6 @@ images; PyTorch's starts from a batch that is ready. Memory is the most that a p
 """
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -19,7 +18,7 @@ import jax
 
 from benchmarks import pytorch
 from benchmarks.apart import Apart
-from benchmarks.ours import Ours, machine
+from benchmarks.ours import Ours, machine, print_setting, write_json
 from experiments.huge_pages import use_huge_pages
 
 # Subnets per step, as in Table III; phase full trains the maximal network itself.
@@ -48,9 +47,7 @@ def main() -> None:
 
     results = measure(args.batch_size, args.resolution, phases, args.steps, args.dtype)
     print_table(results)
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump(results, file, indent=1)
+    write_json(args.json, results)
 
 
 def measure(batch_size: int, resolution: int, phases: list[str], num_steps: int, dtype: str) -> dict[str, Any]:
@@ -118,8 +115,7 @@ def _time(candidates, rows, num_steps, batch_size, phase):
 
 def print_table(results: dict[str, Any]) -> None:
     """One line for each phase and candidate."""
-    for name, value in (results["machine"] | results["setting"]).items():
-        print(f"{name:<12} {value}")
+    print_setting(results)
     print(
         f"\n{'phase':<8}{'network':<10}{'median':>9}{'min':>9}{'max':>9}{'images/s':>11}{'subnet-im./s':>14}"
         f"{'compile':>9}{'cached':>8}{'peak MiB':>10}"

@@ -21,7 +21,6 @@ from ofav2_jax.train import initial_params
 
 RATE = 1e-3
 RESOLUTION = 32
-NET = SuperNet("ofa_mbv3", width_multiplier=0.1, num_classes=10, dtype=jnp.float64)
 RECIPE = Recipe(augmentation=Augmentation(flip=False))
 SMALL, MIXED = Subnet.uniform(kernel=3, expand=3, depth=2), Subnet.uniform(kernel=5, expand=6, depth=3)
 # The subnets of each step; None stands for a step of phase full.
@@ -29,16 +28,17 @@ FOUR = [None, None, [SMALL, MIXED], [SMALL, MIXED]]
 TEN = [None] * 3 + [[SMALL], [MIXED], [SMALL]] + [[SMALL, MIXED]] * 4
 
 
-def train(engine_name: str, devices: list[jax.Device], subnets_of_step: list) -> dict[str, np.ndarray]:
-    """In float64, because such small networks blow the rounding of a sum up a thousandfold in a step.
+def train(network: str, engine_name: str, devices: list[jax.Device], subnets_of_step: list) -> dict[str, np.ndarray]:
+    """In float64, because such small networks blow the rounding of a sum up, some a thousandfold in a step.
 
     Returns:
         Parameters by name, losses of all steps, and right answers in a test.
     """
     digits = load_digits(seed=0)
-    steps = Steps(NET, RECIPE, digits.normalisation, devices, Programs([RESOLUTION]))
+    net = SuperNet(network, width_multiplier=0.1, num_classes=10, dtype=jnp.float64)
+    steps = Steps(net, RECIPE, digits.normalisation, devices, Programs([RESOLUTION]))
     feed, engine = image_feed(digits, devices), ENGINES[engine_name](steps)
-    start, teacher = (jax.tree.map(lambda p: jnp.array(p, jnp.float64), initial_params(NET, seed)) for seed in (0, 1))
+    start, teacher = (jax.tree.map(lambda p: jnp.array(p, jnp.float64), initial_params(net, seed)) for seed in (0, 1))
     state = replicate(TrainState(start, RECIPE.init_optimizer(start)), devices)
     teacher = replicate(teacher, devices)
     indices, losses = digits.splits["train"].astype(np.int32), []
@@ -67,4 +67,4 @@ if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     programs.compiler_options = programs.quick_compiler_options
     processes.connect(coordinator, int(num_processes), int(index))
-    np.savez(f"{out}-{index}.npz", **train("masked", jax.devices(), FOUR))
+    np.savez(f"{out}-{index}.npz", **train("ofa_mbv3", "masked", jax.devices(), FOUR))

@@ -28,7 +28,7 @@ def assert_same(ours, theirs):
 @pytest.mark.parametrize("engine", ["masked", "static"])
 def test_one_two_four_and_eight_devices_train_the_same_parameters(engine):
     with jax.enable_x64(True):
-        one, *others = (steps.train(engine, jax.devices()[:number], steps.TEN) for number in (1, 2, 4, 8))
+        one, *others = (steps.train("ee_d", engine, jax.devices()[:number], steps.TEN) for number in (1, 2, 4, 8))
     for other in others:
         assert_same(one, other)
 
@@ -50,7 +50,7 @@ def test_two_processes_train_the_same_parameters_as_one(tmp_path):
         _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
     with jax.enable_x64(True):
-        one = steps.train("masked", jax.devices()[:4], steps.FOUR)
+        one = steps.train("ofa_mbv3", "masked", jax.devices()[:4], steps.FOUR)
     for index in range(2):
         assert_same(one, dict(np.load(tmp_path / f"process-{index}.npz")))
 
