@@ -15,10 +15,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from ofav2_jax import depthwise
 
 BATCH_NORM_EPSILON = 1e-5
+
+# The name, for `jax.checkpoint`, of what is dear to compute again: convolutions and the batch's statistics.
+KEPT = "kept for the backward pass"
 
 # sqrt(2 / fan_out) over kernel [k, k, in, out]; a plain normal distribution, as in the reference.
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -124,7 +128,7 @@ class PointwiseConv(nn.Module):
         """Maps [c, ...] to [d, ...], with c <= in_channels; d is `width` where that is an int, else features."""
         features = width if isinstance(width, int) else self.features
         kernel = self.kernel[: x.shape[0], :features].astype(self.dtype)
-        y = mix_channels(kernel, x.astype(self.dtype))
+        y = checkpoint_name(mix_channels(kernel, x.astype(self.dtype)), KEPT)
         return y + _along_channels(self.bias[:features].astype(self.dtype), y.ndim) if self.use_bias else y
 
 
@@ -215,7 +219,7 @@ def _normalise_by_batch_fwd(x, scale, bias, activation, axis_name):
     mean = _average(wide, axis_name)
     # Two passes: E[x^2] - E[x]^2 cancels where the mean is large.
     var = _average(jnp.square(wide - _along_channels(mean, 5)), axis_name)
-    inverse_std = lax.rsqrt(var + BATCH_NORM_EPSILON)
+    mean, inverse_std = (checkpoint_name(v, KEPT) for v in (mean, lax.rsqrt(var + BATCH_NORM_EPSILON)))
     y = ACTIVATIONS[activation](_normalise(wide, mean, inverse_std, scale, bias)).astype(x.dtype)
     return (y, mean, var), (x, scale, bias, mean, inverse_std)
 
@@ -274,7 +278,8 @@ class DepthwiseConv(nn.Module):
     def __call__(self, x: jax.Array, choice: int | jax.Array | None = None) -> jax.Array:
         """Convolves [c, S or 1, H, W, B], c <= features, with the kernel chosen by an int or ints [S]."""
         kernel = jnp.moveaxis(self._chosen_kernel(choice, x.shape[0]), -1, 0)
-        return depthwise.depthwise_conv(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        y = depthwise.depthwise_conv(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        return checkpoint_name(y, KEPT)
 
     def _chosen_kernel(self, choice, channels):
         """[S, k, k, c]."""
