@@ -78,12 +78,7 @@ class Ours:
 
     def step(self, phase: str, num_subnets: int, seed: int) -> None:
         """One optimiser step, augmentation included."""
-        key = jax.random.fold_in(jax.random.key(0), seed)
-        rng = np.random.default_rng(seed)
-        indices = rng.integers(0, NUM_IMAGES, (len(self.devices), self.batch_size // len(self.devices))).astype(
-            np.int32
-        )
-        data, places = self.feed.batch(indices)
+        data, places, key = self._draw(seed)
         common = (places, key, 1e-3, self.resolution)
         if phase == "full":
             self.state, metrics = self.steps.full_step(self.state, data, *common)
@@ -91,6 +86,25 @@ class Ours:
             choices = self.engine.draw(key, self.spaces[phase], num_subnets)
             self.state, metrics = self.engine.step(self.state, self.teacher, data, choices, *common)
         jax.block_until_ready((self.state, metrics))
+
+    def read(self, seed: int) -> None:
+        """The input of a step alone: which images, gathering and augmenting them."""
+        data, places, key = self._draw(seed)
+        batch = self.programs.run(
+            "input",
+            self.resolution,
+            lambda r: self.steps.pmap(
+                functools.partial(self.steps.batch, resolution=r), (data.mapped_axis, 0, None), 0
+            ),
+            *(data, places, key),
+        )
+        jax.block_until_ready(batch)
+
+    def _draw(self, seed):
+        rng = np.random.default_rng(seed)
+        shape = len(self.devices), self.batch_size // len(self.devices)
+        data, places = self.feed.batch(rng.integers(0, NUM_IMAGES, shape).astype(np.int32))
+        return data, places, jax.random.fold_in(jax.random.key(0), seed)
 
     def compile_seconds(self) -> float:
         """Spent on tracing and compiling so far."""

@@ -5,7 +5,8 @@ python -m benchmarks.train_step [--batch_size=64] [--resolution=64] [--steps=8] 
 
 The baseline network is compared with the package `ofa` (extra `bench`; without it that line is missing), step by
 step in alternation, each in a process of its own; EE_D stands beside. Our step includes gathering and augmenting the
-images; PyTorch's starts from a batch that is ready. Memory is the most that a process has held, its programs included.
+images, whose share is given; PyTorch's starts from a batch that is ready. Memory is the most that a process has held,
+its programs included.
 """
 
 import argparse
@@ -82,6 +83,11 @@ def measure(batch_size: int, resolution: int, phases: list[str], num_steps: int,
                 rows["torch"] = {}
                 candidates["torch"] = torch, (dtype == "bfloat16",)
             _time(candidates, rows, num_steps, batch_size, phase)
+            for network in NETWORKS:
+                ours = candidates[network][0]
+                ours("read", 0)
+                taken = statistics.median(ours.seconds("read", step) for step in range(num_steps))
+                rows[network]["input_share"] = taken / rows[network]["median_s"]
             results["phases"][phase] = {"rows": rows}
             if torch:
                 results["phases"][phase]["ratio"] = rows["ofa_mbv3"]["median_s"] / rows["torch"]["median_s"]
@@ -118,17 +124,19 @@ def print_table(results: dict[str, Any]) -> None:
     print_setting(results)
     print(
         f"\n{'phase':<8}{'network':<10}{'median':>9}{'min':>9}{'max':>9}{'images/s':>11}{'subnet-im./s':>14}"
-        f"{'compile':>9}{'cached':>8}{'peak MiB':>10}"
+        f"{'input':>8}{'compile':>9}{'cached':>8}{'peak MiB':>10}"
     )
     for phase, result in results["phases"].items():
         for name, row in result["rows"].items():
+            share = f"{row['input_share']:>8.1%}" if "input_share" in row else " " * 8
             compiled = "".join(
                 f"{row[key]:>{width}.1f}" if key in row else " " * width
                 for key, width in (("compile_s", 9), ("compile_cached_s", 8))
             )
             print(
                 f"{phase:<8}{name:<10}{row['median_s']:>9.4f}{row['min_s']:>9.4f}{row['max_s']:>9.4f}"
-                f"{row['images_per_s']:>11,.1f}{row['subnet_images_per_s']:>14,.1f}{compiled}{row['peak_mib']:>10,.0f}"
+                f"{row['images_per_s']:>11,.1f}{row['subnet_images_per_s']:>14,.1f}"
+                f"{share}{compiled}{row['peak_mib']:>10,.0f}"
             )
         if "ratio" in result:
             print(f"{phase:<8}ratio, ofa_mbv3 / torch: {result['ratio']:.2f}")
