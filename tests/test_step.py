@@ -129,7 +129,11 @@ def test_phase_full_does_not_depend_on_the_number_of_devices():
 
 
 def test_streamed_images_train_the_same_parameters():
-    resident, streamed = (Setting(2, source=source).train_full(2) for source in (ResidentImages, StreamedImages))
+    subnets = [[LARGE, SMALL], [SMALL, LARGE]]
+    (resident, losses), (streamed, streamed_losses) = (
+        Setting(2, source=source).train("masked", subnets) for source in (ResidentImages, StreamedImages)
+    )
+    np.testing.assert_array_equal(losses, streamed_losses)
     assert_same(resident, streamed, 0)
 
 
