@@ -22,6 +22,7 @@ from ofav2_jax.evaluate import Evaluation, Evaluator
 from ofav2_jax.placement import ResidentImages, replicate
 from ofav2_jax.programs import Programs
 from ofav2_jax.step import MaskedEngine, Recipe, Steps, TrainState
+from ofav2_jax.traces import beside_compiled_programs
 from ofav2_jax.train import initial_params
 
 NUM_CLASSES = 200
@@ -60,9 +61,10 @@ class Ours:
     def __init__(self, network: str, batch_size: int, resolution: int, dtype: str = "float32", num_devices: int = 1):
         self.network, self.batch_size, self.resolution = network, batch_size, resolution
         self.devices = jax.devices()[:num_devices]
-        self.programs = Programs([resolution])
         self.net = SuperNet(network, num_classes=NUM_CLASSES, dtype=jnp.dtype(dtype))
         recipe = Recipe()
+        traces = beside_compiled_programs(self.devices, self.net, recipe, images().normalisation)
+        self.programs = Programs([resolution], traces)
         self.steps = Steps(self.net, recipe, images().normalisation, self.devices, self.programs)
         self.feed = ResidentImages(images(), self.devices)
         params = initial_params(self.net, 0)

@@ -123,8 +123,9 @@ def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
 def launch(argv: list[str]) -> NoReturn:
     """Runs an experiment as the whole of this process."""
     # Orbax logs, with pages of its stack, the errors that it raises; and leaves reads of damaged files behind that end
-    # after what waited for them.
+    # after what waited for them, and whose errors asyncio then reports.
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+    logging.getLogger("asyncio").addFilter(lambda record: "never retrieved" not in record.getMessage())
     sys.unraisablehook = _report_unraisable
     try:
         status = main(argv)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from ofav2_jax.layers import (
     BatchNorm,
     DepthwiseConv,
+    Layer,
     PointwiseConv,
     SqueezeExcite,
     apply_mask,
@@ -40,7 +41,7 @@ class StemBlock(nn.Module):
         return x + self.project_bn(self.project(y), train)
 
 
-class StemConv(nn.Module):
+class StemConv(Layer):
     """3x3 convolution of stride 2, as one matrix product over the nine shifted images."""
 
     features: int
@@ -50,7 +51,7 @@ class StemConv(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         channels, _, height, width, _ = images.shape
         init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-        kernel = self.param("kernel", init, (3, 3, channels, self.features))
+        kernel = self.parameter("kernel", init, (3, 3, channels, self.features))
         padded = jnp.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
         shifts = [padded[:, :, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
         patches = jnp.concatenate(shifts, axis=0).astype(self.dtype)

@@ -161,7 +161,7 @@ class Evaluator:
         stats = steps.programs.run(
             f"recalibrate {len(trunks)}",
             resolution,
-            lambda r: jax.jit(self._recalibrate(r)),
+            self._recalibrate,
             *(params, choices, self._recalibration_images, self._key),
         )
         total = 0
@@ -213,7 +213,7 @@ class Evaluator:
             total, _ = lax.scan(add_batch, zeros, numbered)
             return jax.tree.map(lambda v: v / len(batches), total)
 
-        return jax.jit(function)
+        return function
 
     def _test(self, in_axes, resolution):
         net, steps, normalisation = self._net, self._steps, self._dataset.normalisation

@@ -81,6 +81,16 @@ def apply_mask(x: jax.Array, width: int | jax.Array) -> jax.Array:
     return x if isinstance(width, int) else x * width.astype(x.dtype)
 
 
+class Layer(nn.Module):
+    """A module with parameters of known shapes."""
+
+    @nn.nowrap
+    def parameter(self, name: str, init: Callable[..., jax.Array], shape: tuple[int, ...]) -> jax.Array:
+        """`self.param`, which traces the initialiser for its shape again at each use: a tenth of all tracing."""
+        value = self.get_variable("params", name)
+        return value if value is not None and value.shape == shape else self.param(name, init, shape)
+
+
 @jax.custom_vjp
 def mix_channels(kernel: jax.Array, x: jax.Array) -> jax.Array:
     """For kernel [c, d] and x [c, ...]: [d, ...], each output channel a weighted sum of the input channels.
@@ -104,7 +114,7 @@ def _mix_channels_bwd(residuals, dy):
 mix_channels.defvjp(_mix_channels_fwd, _mix_channels_bwd)
 
 
-class PointwiseConv(nn.Module):
+class PointwiseConv(Layer):
     """1x1 convolution (a dense layer over the channels). He fan-out initialisation, biases 0.
 
     Attributes:
@@ -120,9 +130,9 @@ class PointwiseConv(nn.Module):
     kernel_init: Callable[..., jax.Array] = he_fan_out
 
     def setup(self):
-        self.kernel = self.param("kernel", self.kernel_init, (self.in_channels, self.features))
+        self.kernel = self.parameter("kernel", self.kernel_init, (self.in_channels, self.features))
         if self.use_bias:
-            self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            self.bias = self.parameter("bias", nn.initializers.zeros, (self.features,))
 
     def __call__(self, x: jax.Array, width: int | jax.Array | None = None) -> jax.Array:
         """Maps [c, ...] to [d, ...], with c <= in_channels; d is `width` where that is an int, else features."""
@@ -132,7 +142,7 @@ class PointwiseConv(nn.Module):
         return y + _along_channels(self.bias[:features].astype(self.dtype), y.ndim) if self.use_bias else y
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(Layer):
     """Batch normalisation of each subnet by itself, with the activation that follows it.
 
     Training normalises with the statistics of the batch at hand, over all devices of `axis_name`; there are no
@@ -153,8 +163,8 @@ class BatchNorm(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self):
-        self.scale = self.param("scale", nn.initializers.ones, (self.features,))
-        self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        self.scale = self.parameter("scale", nn.initializers.ones, (self.features,))
+        self.bias = self.parameter("bias", nn.initializers.zeros, (self.features,))
         if self.is_initializing():
             self.variable("batch_stats", "mean", jnp.zeros, (self.features,))
             self.variable("batch_stats", "var", jnp.ones, (self.features,))
@@ -243,7 +253,11 @@ def _normalise_by_batch_bwd(activation, axis_name, residuals, cotangents):
 _normalise_by_batch.defvjp(_normalise_by_batch_fwd, _normalise_by_batch_bwd)
 
 
-class DepthwiseConv(nn.Module):
+def _identity(_key, shape):
+    return jnp.eye(*shape)
+
+
+class DepthwiseConv(Layer):
     """Depthwise convolution with a fixed or an elastic kernel (Once-For-All, section 3.2).
 
     An elastic 7x7 kernel contains the smaller ones: the centre 5x5, flattened row-major, times a learned 25x25
@@ -265,10 +279,10 @@ class DepthwiseConv(nn.Module):
     def setup(self):
         k = self.kernel_size
         # Reference: fan-out counts k * k * features although each output channel reads one input channel.
-        self.kernel = self.param("kernel", self._init_kernel, (k, k, self.features))
+        self.kernel = self.parameter("kernel", self._init_kernel, (k, k, self.features))
         if self.elastic:
-            self.to_5 = self.param("matrix_7to5", lambda _: jnp.eye(25))
-            self.to_3 = self.param("matrix_5to3", lambda _: jnp.eye(9))
+            self.to_5 = self.parameter("matrix_7to5", _identity, (25, 25))
+            self.to_3 = self.parameter("matrix_5to3", _identity, (9, 9))
 
     @staticmethod
     def _init_kernel(key, shape):

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from ofav2_jax import processes
+from ofav2_jax.traces import Traces
 
 # Options for CPUs. They are given per program, because a global XLA_FLAGS entry that an XLA version does not know
 # aborts the process; an option that this version does not know is left out.
@@ -61,13 +62,15 @@ class Programs:
 
     Args:
         resolutions: of the run.
+        traces: where traced programs are kept, if they are.
 
     Attributes:
         seconds: spent on tracing and compiling so far.
     """
 
-    def __init__(self, resolutions: Sequence[int]) -> None:
+    def __init__(self, resolutions: Sequence[int], traces: Traces | None = None) -> None:
         self.seconds = 0.0
+        self._traces = traces
         self._resolutions = tuple(resolutions)
         self._compiled: dict[tuple[str, int | None], Any] = {}
 
@@ -78,26 +81,32 @@ class Programs:
         """All of them, in the order of their first use."""
         return list(self._compiled.values())
 
-    def run(self, name: str, resolution: int, make: Callable[[int], Any], *args: Any) -> Any:
+    def run(
+        self, name: str, resolution: int, make: Callable[[int], Any], *args: Any, donate: tuple[int, ...] = ()
+    ) -> Any:
         """Runs a program for one resolution; its first use compiles it for all resolutions of the run.
 
         Args:
             name: identifies the program; the same name always stands for the same function and shapes.
             resolution: one of the run's.
-            make: makes what is compiled, a jitted or pmapped function, for a resolution.
+            make: makes what is compiled, a function that may be pmapped, for a resolution.
             *args: its arguments, whose shapes do not depend on the resolution.
+            donate: positions of the arguments that the program may overwrite.
         """
-        return self._run(name, resolution, self._resolutions, make, args)
+        return self._run(name, resolution, self._resolutions, make, args, donate)
 
-    def run_single(self, name: str, function: Any, *args: Any) -> Any:
-        """Runs a jitted function that does not depend on the resolution; its first use compiles it."""
-        return self._run(name, None, (None,), lambda _: function, args)
+    def run_single(self, name: str, function: Any, *args: Any, donate: tuple[int, ...] = ()) -> Any:
+        """Runs a function that does not depend on the resolution; its first use compiles it."""
+        return self._run(name, None, (None,), lambda _: function, args, donate)
 
-    def _run(self, name, resolution, variants, make, args):
+    def _run(self, name, resolution, variants, make, args, donate):
         if (name, resolution) not in self._compiled:
             start = time.perf_counter()
             with _no_collection():
-                lowered = {(name, variant): make(variant).lower(*args) for variant in variants}
+                lowered = {
+                    (name, variant): self._lower(f"{name} at {variant}", make(variant), donate, args)
+                    for variant in variants
+                }
             # XLA compiles a program for a CPU in a single thread.
             with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
                 compiled = pool.map(lambda program: program.compile(compiler_options()), lowered.values())
@@ -105,3 +114,8 @@ class Programs:
             self.seconds += time.perf_counter() - start
             processes.meet()
         return self._compiled[name, resolution](*args)
+
+    def _lower(self, name, function, donate, args):
+        if self._traces is None:
+            return jax.jit(function, donate_argnums=donate).lower(*args)
+        return self._traces.lower(name, function, donate, args)

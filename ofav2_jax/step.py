@@ -5,6 +5,7 @@ program for each subnet and adds their gradients up. Every random draw is a func
 image's place in the batch, so that the number of devices changes nothing.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
+from jax import export, lax
 
 from ofav2_jax.data import augment
 from ofav2_jax.losses import ensemble_weights, smoothed_cross_entropy, soft_target_cross_entropy
@@ -70,6 +71,18 @@ class TrainState:
     params: Params
     opt_state: Any
 
+
+# The containers of what a program returns need names in the files of `traces`.
+export.register_pytree_node_serialization(
+    TrainState,
+    serialized_name="ofav2_jax.TrainState",
+    serialize_auxdata=lambda _: b"",
+    deserialize_auxdata=lambda _: (),
+)
+for _type in (optax.EmptyState, optax.MaskedState, optax.TraceState):
+    # Each can have one name only, and another package may have given it one.
+    with contextlib.suppress(ValueError):
+        export.register_namedtuple_serialization(_type, serialized_name=f"optax.{_type.__name__}")
 
 _DECAYED, _OTHERS = "decayed", "others"
 
@@ -173,11 +186,9 @@ class Steps:
         self._normalisation = normalisation
         self.loss_weights, self.output_weights = ensemble_weights(recipe.exit_weights, len(net.exit_stages))
 
-    def pmap(self, function: Callable, in_axes: tuple, out_axes: Any, donate: tuple[int, ...] = ()) -> Any:
+    def pmap(self, function: Callable, in_axes: tuple, out_axes: Any) -> Any:
         """`jax.pmap` over the run's devices; None in the axes means replicated."""
-        return jax.pmap(
-            function, axis_name=AXIS, in_axes=in_axes, out_axes=out_axes, devices=self.devices, donate_argnums=donate
-        )
+        return jax.pmap(function, axis_name=AXIS, in_axes=in_axes, out_axes=out_axes, devices=self.devices)
 
     def sum_over_devices(self, tree: Any) -> Any:
         """The sum of every array over the devices."""
@@ -253,9 +264,9 @@ class Steps:
                 functools.partial(function, resolution=r),
                 (None, data.mapped_axis, 0, None, None),
                 (None, None),
-                donate=(0,),
             ),
             *(state, data, indices, key, jnp.float32(learning_rate)),
+            donate=(0,),
         )
 
 
@@ -301,9 +312,9 @@ class MaskedEngine:
                 functools.partial(function, resolution=r),
                 (None, None, data.mapped_axis, None, 0, None, None),
                 (None, None),
-                donate=(0,),
             ),
             *(state, teacher, data, choices, indices, key, jnp.float32(learning_rate)),
+            donate=(0,),
         )
 
 
@@ -357,19 +368,21 @@ class StaticEngine:
         metrics = []
         for place, subnet in enumerate(choices.subnets()):
             gradient = steps.pmap(
-                functools.partial(add_gradient, subnet=subnet), (None, None, 0, None, None), (None, None), donate=(0,)
+                functools.partial(add_gradient, subnet=subnet), (None, None, 0, None, None), (None, None)
             )
             # The images come in at the resolution: each resolution is a program by itself.
             grads, of_subnet = programs.run_single(
                 f"gradient of {subnet} at {resolution}",
                 gradient,
                 *(grads, state.params, batch, key, jnp.int32(place)),
+                donate=(0,),
             )
             metrics.append(of_subnet)
         state = programs.run_single(
             "update",
-            jax.jit(functools.partial(update, recipe), donate_argnums=0),
+            functools.partial(update, recipe),
             *(state, grads, jnp.float32(learning_rate)),
+            donate=(0,),
         )
         losses = jnp.concatenate([of_subnet["loss"] for of_subnet in metrics])
         return state, {"loss": losses, "top1": sum(of_subnet["top1"] for of_subnet in metrics) / len(metrics)}

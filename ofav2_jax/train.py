@@ -25,6 +25,7 @@ from ofav2_jax.space import Choices, SearchSpace, Subnet
 from ofav2_jax.step import ENGINES, Metrics, Params, Recipe, Steps, TrainState
 from ofav2_jax.store import Store
 from ofav2_jax.supernet import SuperNet
+from ofav2_jax.traces import beside_compiled_programs
 
 # Tags that keep the streams of random numbers apart.
 _RESOLUTION, _SUBNETS = 1, 2
@@ -145,7 +146,8 @@ class Run:
         self.net = SuperNet(
             settings.network, settings.width_multiplier, dataset.num_classes, dtype=jnp.dtype(settings.dtype)
         )
-        self.programs = Programs(settings.resolutions)
+        traces = beside_compiled_programs(devices, self.net, settings.recipe, dataset.normalisation)
+        self.programs = Programs(settings.resolutions, traces)
         self._steps = Steps(self.net, settings.recipe, dataset.normalisation, devices, self.programs)
         self._engine = ENGINES[settings.engine](self._steps)
         self._feed = image_feed(dataset, devices)

@@ -1,0 +1,109 @@
+"""Keeps traced programs in a directory, so that a process that starts again need not trace them once more.
+
+Tracing is Python's work and takes seconds for each program, also for one whose compiled form is cached: JAX finds
+that only by what tracing yields.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax import export
+
+_DIGEST_SIZE = hashlib.sha256().digest_size
+
+
+class Traces:
+    """A directory of traced programs.
+
+    A file is used only for the same program: the same source of this package, versions of what it is built on,
+    settings of JAX, devices, arguments' shapes, and `described`. It holds StableHLO, which is data and not code
+    to execute here; one that is damaged is written anew.
+
+    Args:
+        directory: where; created once there is something to keep.
+        devices: of the programs.
+        described: everything else that a program depends on and its name does not say: networks, recipes, ... Each
+            has to have a `repr` that tells all of it.
+    """
+
+    def __init__(self, directory: Path, devices: Sequence[jax.Device], *described: Any):
+        self._directory = directory
+        kinds = [device.device_kind for device in devices]
+        self._described = [_surroundings(), jax.default_backend(), kinds, *map(repr, described)]
+
+    def lower(self, name: str, function: Callable, donate: tuple[int, ...], args: Sequence[Any]) -> jax.stages.Lowered:
+        """What `jax.jit(function, donate_argnums=donate).lower(*args)` returns, without tracing if it is kept.
+
+        Args:
+            name: of the program; the same name and shapes always stand for the same function.
+            function: is traced if necessary.
+            donate: positions of the arguments that the program may overwrite.
+            args: its arguments.
+        """
+        leaves, structure = jax.tree.flatten(args)
+        shapes = [str(jax.typeof(leaf)) for leaf in leaves]
+        identity = json.dumps([*self._described, name, str(structure), shapes])
+        file = self._directory / hashlib.sha256(identity.encode()).hexdigest()
+        exported = _read(file)
+        if exported is None:
+            traced = jax.jit(lambda *leaves: function(*jax.tree.unflatten(structure, leaves)))
+            exported = export.export(traced)(*leaves)
+            _write(file, exported)
+        return jax.jit(lambda *args: exported.call(*jax.tree.leaves(args)), donate_argnums=donate).lower(*args)
+
+
+def beside_compiled_programs(devices: Sequence[jax.Device], *described: Any) -> Traces | None:
+    """Traces in the directory where JAX keeps compiled programs; None where it keeps none there.
+
+    Also None for one process of several, which have to compile the very same programs, whatever one of them has kept.
+
+    Args:
+        devices, *described: see `Traces`.
+    """
+    directory = jax.config.jax_compilation_cache_dir
+    if not directory or not jax.config.jax_enable_compilation_cache or "://" in directory or jax.process_count() > 1:
+        return None
+    return Traces(Path(directory) / "traces", devices, *described)
+
+
+@functools.cache
+def _surroundings() -> str:
+    """What every program depends on: this package, what it is built on, settings of JAX."""
+    source = hashlib.sha256()
+    package = Path(__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        source.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())
+    versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")}
+    # Where caches are does not matter to a program.
+    settings = {name: str(value) for name, value in jax.config.values.items() if "cache" not in name}
+    return json.dumps([source.hexdigest(), versions, settings], sort_keys=True)
+
+
+def _read(file: Path) -> export.Exported | None:
+    """What is kept there, if it is there and whole."""
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    digest, data = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
+    return export.deserialize(bytearray(data)) if hashlib.sha256(data).digest() == digest else None
+
+
+def _write(file: Path, exported: export.Exported) -> None:
+    data = bytes(exported.serialize())
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as target:
+            target.write(hashlib.sha256(data).digest() + data)
+        os.replace(target.name, file)
+    except OSError as error:
+        warnings.warn(f"a traced program could not be kept: {error}", stacklevel=2)
