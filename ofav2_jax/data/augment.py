@@ -80,10 +80,14 @@ def random_crop_box(key: jax.Array, height: int, width: int, augmentation: Augme
     Returns:
         top, left, height, width: int32 scalars.
     """
-    area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
-    areas = jax.random.uniform(area_key, (_TRIES,), minval=augmentation.area[0], maxval=augmentation.area[1])
-    low, high = (math.log(a) for a in augmentation.aspect)
-    aspects = jnp.exp(jax.random.uniform(aspect_key, (_TRIES,), minval=low, maxval=high))
+    # One draw: each further one is another dozen operations to compile.
+    draws = jax.random.uniform(key, (2 * _TRIES + 2,))
+
+    def between(fractions, low, high):
+        return low + fractions * (high - low)
+
+    areas = between(draws[:_TRIES], *augmentation.area)
+    aspects = jnp.exp(between(draws[_TRIES : 2 * _TRIES], *map(math.log, augmentation.aspect)))
     widths = jnp.round(jnp.sqrt(areas * height * width * aspects)).astype(jnp.int32)
     heights = jnp.round(jnp.sqrt(areas * height * width / aspects)).astype(jnp.int32)
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
@@ -95,8 +99,13 @@ def random_crop_box(key: jax.Array, height: int, width: int, augmentation: Augme
     some = fits.any()
     crop_h = jnp.where(some, heights[first], fallback_h)
     crop_w = jnp.where(some, widths[first], fallback_w)
-    top = jnp.where(some, jax.random.randint(top_key, (), 0, height - crop_h + 1), (height - fallback_h) // 2)
-    left = jnp.where(some, jax.random.randint(left_key, (), 0, width - crop_w + 1), (width - fallback_w) // 2)
+    top, left = (
+        jnp.where(some, jnp.floor(fraction * (size - crop + 1)).astype(jnp.int32), (size - fallback) // 2)
+        for fraction, size, crop, fallback in (
+            (draws[-2], height, crop_h, fallback_h),
+            (draws[-1], width, crop_w, fallback_w),
+        )
+    )
     return top, left, crop_h, crop_w
 
 
