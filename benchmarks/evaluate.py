@@ -16,7 +16,7 @@ from benchmarks import pytorch
 from benchmarks.apart import Apart
 from benchmarks.ours import NUM_IMAGES, OurTest, machine, print_setting, write_json
 from benchmarks.train_step import NETWORKS
-from experiments.huge_pages import use_huge_pages
+from experiments import cpu
 
 BATCH_SIZE = 100
 
@@ -65,5 +65,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    cpu.prepare()
     main()

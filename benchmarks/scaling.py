@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.apart import Apart
 from benchmarks.ours import Ours, machine, print_setting, write_json
-from experiments.huge_pages import use_huge_pages
+from experiments import cpu
 
 _BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1}
 _COUNTS = (1, 2, 4, 8)
@@ -73,5 +73,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    cpu.prepare()
     main()

@@ -20,7 +20,7 @@ import jax
 from benchmarks import pytorch
 from benchmarks.apart import Apart
 from benchmarks.ours import Ours, machine, print_setting, write_json
-from experiments.huge_pages import use_huge_pages
+from experiments import cpu
 
 # Subnets per step, as in Table III; phase full trains the maximal network itself.
 NUM_SUBNETS = {"full": 0, "kernel": 1, "depth2": 2, "width2": 4}
@@ -143,5 +143,5 @@ def print_table(results: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    cpu.prepare()
     main()

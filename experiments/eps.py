@@ -15,9 +15,9 @@ from typing import NoReturn
 
 import jax
 
+from experiments import cpu
 from experiments.arguments import read_arguments
 from experiments.console import Console, Silent, print_plan, print_results, rebuild_report
-from experiments.huge_pages import use_huge_pages
 from experiments.settings import load_dataset, settings_from_config
 from experiments.stopping import StopSignals
 from ofav2_jax import processes, train
@@ -141,5 +141,5 @@ def launch(argv: list[str]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    use_huge_pages()
+    cpu.prepare()
     launch(sys.argv)

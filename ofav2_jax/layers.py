@@ -87,7 +87,7 @@ class Layer(nn.Module):
     @nn.nowrap
     def parameter(self, name: str, init: Callable[..., jax.Array], shape: tuple[int, ...]) -> jax.Array:
         """`self.param`, which traces the initialiser for its shape again at each use: a tenth of all tracing."""
-        value = self.get_variable("params", name)
+        value: jax.Array | None = self.get_variable("params", name)
         return value if value is not None and value.shape == shape else self.param(name, init, shape)
 
 

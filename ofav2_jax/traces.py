@@ -38,7 +38,7 @@ class Traces:
     def __init__(self, directory: Path, devices: Sequence[jax.Device], *described: Any):
         self._directory = directory
         kinds = [device.device_kind for device in devices]
-        self._described = [_surroundings(), jax.default_backend(), kinds, *map(repr, described)]
+        self._described = [_code(), jax.default_backend(), kinds, *map(repr, described)]
 
     def lower(self, name: str, function: Callable, donate: tuple[int, ...], args: Sequence[Any]) -> jax.stages.Lowered:
         """What `jax.jit(function, donate_argnums=donate).lower(*args)` returns, without tracing if it is kept.
@@ -51,7 +51,7 @@ class Traces:
         """
         leaves, structure = jax.tree.flatten(args)
         shapes = [str(jax.typeof(leaf)) for leaf in leaves]
-        identity = json.dumps([*self._described, name, str(structure), shapes])
+        identity = json.dumps([*self._described, _jax_settings(), name, str(structure), shapes])
         file = self._directory / hashlib.sha256(identity.encode()).hexdigest()
         exported = _read(file)
         if exported is None:
@@ -67,32 +67,36 @@ def beside_compiled_programs(devices: Sequence[jax.Device], *described: Any) -> 
     Also None for one process of several, which have to compile the very same programs, whatever one of them has kept.
 
     Args:
-        devices, *described: see `Traces`.
+        devices: see `Traces`.
+        *described: see `Traces`.
     """
-    directory = jax.config.jax_compilation_cache_dir
-    if not directory or not jax.config.jax_enable_compilation_cache or "://" in directory or jax.process_count() > 1:
+    directory = jax.config.values["jax_compilation_cache_dir"]
+    is_local = directory and "://" not in directory
+    if not is_local or not jax.config.values["jax_enable_compilation_cache"] or jax.process_count() > 1:
         return None
     return Traces(Path(directory) / "traces", devices, *described)
 
 
 @functools.cache
-def _surroundings() -> str:
-    """What every program depends on: this package, what it is built on, settings of JAX."""
+def _code() -> list[str]:
+    """What every program is made of: this package and what it is built on."""
     source = hashlib.sha256()
     package = Path(__file__).parent
     for file in sorted(package.rglob("*.py")):
         source.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())
-    versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")}
-    # Where caches are does not matter to a program.
-    settings = {name: str(value) for name, value in jax.config.values.items() if "cache" not in name}
-    return json.dumps([source.hexdigest(), versions, settings], sort_keys=True)
+    return [source.hexdigest(), *(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "flax", "optax"))]
+
+
+def _jax_settings() -> list[str]:
+    """What may change a trace; not where caches are."""
+    return [f"{name} {value}" for name, value in sorted(jax.config.values.items()) if "cache" not in name]
 
 
 def _read(file: Path) -> export.Exported | None:
-    """What is kept there, if it is there and whole."""
+    """What is kept there, if it can be read and is whole."""
     try:
         content = file.read_bytes()
-    except FileNotFoundError:
+    except OSError:
         return None
     digest, data = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
     return export.deserialize(bytearray(data)) if hashlib.sha256(data).digest() == digest else None

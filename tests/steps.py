@@ -17,6 +17,7 @@ from ofav2_jax.placement import image_feed, replicate
 from ofav2_jax.programs import Programs
 from ofav2_jax.space import Choices
 from ofav2_jax.step import ENGINES, Recipe, Steps, TrainState
+from ofav2_jax.traces import Traces
 from ofav2_jax.train import initial_params
 
 RATE = 1e-3
@@ -40,7 +41,13 @@ class Exact(Normalisation):
         return pixels / 256 - 0.5
 
 
-def train(network: str, engine_name: str, devices: list[jax.Device], subnets_of_step: list) -> dict[str, np.ndarray]:
+def train(
+    network: str,
+    engine_name: str,
+    devices: list[jax.Device],
+    subnets_of_step: list,
+    traces: Traces | None = None,
+) -> dict[str, np.ndarray]:
     """In float64: what float32 rounds away crosses kinks of ReLUs, see `Exact`.
 
     Returns:
@@ -48,7 +55,7 @@ def train(network: str, engine_name: str, devices: list[jax.Device], subnets_of_
     """
     digits = load_digits(seed=0)
     net = SuperNet(network, width_multiplier=0.1, num_classes=10, dtype=jnp.float64)
-    steps = Steps(net, RECIPE, Exact(*digits.normalisation), devices, Programs([RESOLUTION]))
+    steps = Steps(net, RECIPE, Exact(*digits.normalisation), devices, Programs([RESOLUTION], traces))
     feed, engine = image_feed(digits, devices), ENGINES[engine_name](steps)
     start, teacher = (jax.tree.map(lambda p: jnp.array(p, jnp.float64), initial_params(net, seed)) for seed in (0, 1))
     state = replicate(TrainState(start, RECIPE.init_optimizer(start)), devices)

@@ -1,0 +1,138 @@
+"""Traced programs that are kept: used for the same program, and for no other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ofav2_jax import traces
+from ofav2_jax.supernet import SuperNet
+from ofav2_jax.traces import Traces, beside_compiled_programs
+from tests.steps import MIXED, SMALL, train
+
+
+class Function:
+    """Counts how often it is traced."""
+
+    def __init__(self, factor=2.0):
+        self.factor = factor
+        self.num_traces = 0
+
+    def __call__(self, state, x):
+        self.num_traces += 1
+        return {"state": state["a"] * self.factor + x, "dtype": jnp.ones(()).dtype.type(1)}
+
+
+def lower(directory, function, described="net", name="step", x=3.0, devices=1):
+    """As one more process would: the directory is all that there is."""
+    args = {"a": jnp.arange(4.0)}, jnp.float32(x) if np.ndim(x) == 0 else x
+    kept = Traces(directory, jax.devices()[:devices], described)
+    return kept.lower(name, function, (0,), args), args
+
+
+def run(directory, function, **further):
+    lowered, args = lower(directory, function, **further)
+    return lowered.compile()(*args)["state"], args
+
+
+def test_kept_program_is_not_traced_again(tmp_path):
+    first, again = Function(), Function()
+    expected, _ = run(tmp_path / "new", first)
+    result, (state, _) = run(tmp_path / "new", again)
+    assert (first.num_traces, again.num_traces) == (1, 0)
+    np.testing.assert_array_equal(result, expected)
+    np.testing.assert_array_equal(result, [3, 5, 7, 9])
+    assert state["a"].is_deleted()
+
+
+@pytest.mark.parametrize(
+    "other", [{"described": "other net"}, {"name": "test"}, {"x": np.ones(4, np.float32)}, {"devices": 2}]
+)
+def test_other_program_is_traced(tmp_path, other):
+    run(tmp_path, Function())
+    function = Function(factor=10)
+    lower(tmp_path, function, **other)
+    assert function.num_traces == 1
+
+
+def test_settings_of_jax_count(tmp_path):
+    run(tmp_path, Function())
+    function = Function()
+    with jax.default_matmul_precision("float32"):
+        run(tmp_path, function)
+    assert function.num_traces == 1
+
+
+def test_source_counts(tmp_path, monkeypatch):
+    run(tmp_path, Function())
+    function = Function()
+    monkeypatch.setattr(traces, "__file__", str(tmp_path / "package" / "traces.py"))
+    traces._code.cache_clear()
+    run(tmp_path, function)
+    assert function.num_traces == 1
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "step.py").write_text("changed = True\n")
+    traces._code.cache_clear()
+    run(tmp_path, function)
+    assert function.num_traces == 2
+    traces._code.cache_clear()
+
+
+def _cut(content):
+    return content[: len(content) // 2]
+
+
+def _flip(content):
+    return content[:-9] + bytes([content[-9] ^ 0xFF]) + content[-8:]
+
+
+@pytest.mark.parametrize("damage", [_cut, _flip, lambda _: b"", lambda _: b"of another kind" * 99])
+def test_damaged_file_is_written_anew(tmp_path, damage):
+    run(tmp_path, Function())
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    function = Function()
+    result, _ = run(tmp_path, function)
+    assert function.num_traces == 1
+    np.testing.assert_array_equal(result, [3, 5, 7, 9])
+    function = Function()
+    run(tmp_path, function)
+    assert function.num_traces == 0
+
+
+def test_directory_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.warns(UserWarning, match="a traced program could not be kept"):
+        result, _ = run(tmp_path / "file" / "traces", Function())
+    np.testing.assert_array_equal(result, [3, 5, 7, 9])
+
+
+@pytest.mark.parametrize(
+    ("directory", "enabled", "kept"),
+    [(None, True, False), ("programs", True, True), ("programs", False, False), ("gs://bucket/programs", True, False)],
+)
+def test_traces_are_where_jax_keeps_programs(directory, enabled, kept):
+    before = {name: jax.config.values[name] for name in ("jax_compilation_cache_dir", "jax_enable_compilation_cache")}
+    try:
+        jax.config.update("jax_compilation_cache_dir", directory)
+        jax.config.update("jax_enable_compilation_cache", enabled)
+        assert (beside_compiled_programs(jax.devices()) is not None) == kept
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+def test_training_and_testing_on_four_devices(tmp_path, monkeypatch):
+    devices, steps = jax.devices()[:4], [[SMALL, MIXED]]
+    with jax.enable_x64(True):
+        expected = train("ee_d", "masked", devices, steps)
+        for attempt in ("kept", "used"):
+            if attempt == "used":
+                monkeypatch.setattr(SuperNet, "__call__", None)
+            result = train("ee_d", "masked", devices, steps, Traces(tmp_path, devices, "ee_d"))
+            assert result.keys() == expected.keys()
+            for name, values in expected.items():
+                np.testing.assert_array_equal(result[name], values, err_msg=f"{name}, {attempt}")
+    # A step of two subnets, recalibration and test.
+    assert len(list(tmp_path.iterdir())) == 3
