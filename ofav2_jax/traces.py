@@ -55,10 +55,15 @@ class Traces:
         file = self._directory / hashlib.sha256(identity.encode()).hexdigest()
         exported = _read(file)
         if exported is None:
+            # Of leaves, because files can describe only containers whose types have names there.
             traced = jax.jit(lambda *leaves: function(*jax.tree.unflatten(structure, leaves)))
             exported = export.export(traced)(*leaves)
             _write(file, exported)
-        return jax.jit(lambda *args: exported.call(*jax.tree.leaves(args)), donate_argnums=donate).lower(*args)
+
+        def program(*args):
+            return exported.call(*jax.tree.leaves(args))
+
+        return jax.jit(program, donate_argnums=donate).lower(*args)
 
 
 def beside_compiled_programs(devices: Sequence[jax.Device], *described: Any) -> Traces | None:

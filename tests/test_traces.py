@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from ofav2_jax import traces
 from ofav2_jax.supernet import SuperNet
@@ -123,16 +124,28 @@ def test_traces_are_where_jax_keeps_programs(directory, enabled, kept):
             jax.config.update(name, value)
 
 
+class ForAccelerators(Traces):
+    """Also tries whether every program could be traced and kept on a GPU and on a TPU."""
+
+    def lower(self, name, function, donate, args):
+        lowered = super().lower(name, function, donate, args)
+        leaves, structure = jax.tree.flatten(args)
+        program = jax.jit(lambda *leaves: function(*jax.tree.unflatten(structure, leaves)))
+        export.export(program, platforms=["cuda", "tpu"])(*leaves).serialize()
+        return lowered
+
+
 def test_training_and_testing_on_four_devices(tmp_path, monkeypatch):
     devices, steps = jax.devices()[:4], [[SMALL, MIXED]]
     with jax.enable_x64(True):
         expected = train("ee_d", "masked", devices, steps)
-        for attempt in ("kept", "used"):
-            if attempt == "used":
+        for kind in (ForAccelerators, Traces):
+            if kind is Traces:
+                # By now everything is kept.
                 monkeypatch.setattr(SuperNet, "__call__", None)
-            result = train("ee_d", "masked", devices, steps, Traces(tmp_path, devices, "ee_d"))
+            result = train("ee_d", "masked", devices, steps, kind(tmp_path, devices, "ee_d"))
             assert result.keys() == expected.keys()
             for name, values in expected.items():
-                np.testing.assert_array_equal(result[name], values, err_msg=f"{name}, {attempt}")
+                np.testing.assert_array_equal(result[name], values, err_msg=f"{name}, {kind.__name__}")
     # A step of two subnets, recalibration and test.
     assert len(list(tmp_path.iterdir())) == 3
