@@ -109,19 +109,27 @@ def test_directory_that_cannot_be_written(tmp_path):
     np.testing.assert_array_equal(result, [3, 5, 7, 9])
 
 
+@pytest.fixture
+def jax_keeps_programs():
+    """Tells JAX where to keep compiled programs, if anywhere, until the test ends."""
+    before = {name: jax.config.values[name] for name in ("jax_compilation_cache_dir", "jax_enable_compilation_cache")}
+
+    def keep(directory, enabled=True):
+        jax.config.update("jax_compilation_cache_dir", directory)
+        jax.config.update("jax_enable_compilation_cache", enabled)
+
+    yield keep
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
 @pytest.mark.parametrize(
     ("directory", "enabled", "kept"),
     [(None, True, False), ("programs", True, True), ("programs", False, False), ("gs://bucket/programs", True, False)],
 )
-def test_traces_are_where_jax_keeps_programs(directory, enabled, kept):
-    before = {name: jax.config.values[name] for name in ("jax_compilation_cache_dir", "jax_enable_compilation_cache")}
-    try:
-        jax.config.update("jax_compilation_cache_dir", directory)
-        jax.config.update("jax_enable_compilation_cache", enabled)
-        assert (beside_compiled_programs(jax.devices()) is not None) == kept
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
+def test_traces_are_where_jax_keeps_programs(directory, enabled, kept, jax_keeps_programs):
+    jax_keeps_programs(directory, enabled)
+    assert (beside_compiled_programs(jax.devices()) is not None) == kept
 
 
 class ForAccelerators(Traces):
@@ -135,7 +143,8 @@ class ForAccelerators(Traces):
         return lowered
 
 
-def test_training_and_testing_on_four_devices(tmp_path, monkeypatch):
+def test_training_and_testing_on_four_devices(tmp_path, monkeypatch, jax_keeps_programs):
+    jax_keeps_programs(str(tmp_path / "compiled"))
     devices, steps = jax.devices()[:4], [[SMALL, MIXED]]
     with jax.enable_x64(True):
         expected = train("ee_d", "masked", devices, steps)
@@ -143,9 +152,9 @@ def test_training_and_testing_on_four_devices(tmp_path, monkeypatch):
             if kind is Traces:
                 # By now everything is kept.
                 monkeypatch.setattr(SuperNet, "__call__", None)
-            result = train("ee_d", "masked", devices, steps, kind(tmp_path, devices, "ee_d"))
+            result = train("ee_d", "masked", devices, steps, kind(tmp_path / "traces", devices, "ee_d"))
             assert result.keys() == expected.keys()
             for name, values in expected.items():
                 np.testing.assert_array_equal(result[name], values, err_msg=f"{name}, {kind.__name__}")
     # A step of two subnets, recalibration and test.
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list((tmp_path / "traces").iterdir())) == 3
