@@ -216,10 +216,12 @@ class ExitHead(nn.Module):
         self.mix = PointwiseConv(expanded, mixed, dtype=self.dtype)
         # variance 1 / (3 in) is uniform within 1 / sqrt(in)
         uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-        self.classifier = PointwiseConv(mixed, self.num_classes, True, self.dtype, kernel_init=uniform)
+        # Logits rounded to bfloat16 are equal too often.
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        self.classifier = PointwiseConv(mixed, self.num_classes, True, wide, kernel_init=uniform)
 
     def __call__(self, x: jax.Array, train: bool, keep: jax.Array | None, keep_rate: float) -> jax.Array:
-        """Logits [classes, S, B]; `keep` [at least the mixed width, S, B] says which features dropout keeps."""
+        """Logits [classes, S, B], float32 or wider; `keep` [mixed width or more, S, B]: which features are kept."""
         y = self.expand_bn(self.expand(x), train)
         y = h_swish(self.mix(jnp.mean(y, axis=(2, 3))))
         if keep is not None:

@@ -260,8 +260,7 @@ class SuperNet(nn.Module):
         for stage in range(height):
             x = self.stages[stage](x, choices, train)
             if stage in self.exit_stages and (all_exits or not static or stage == height - 1):
-                y = self.exits[str(stage)](x, train, keep, 1 - dropout_rate)
-                logits[stage + 1] = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+                logits[stage + 1] = self.exits[str(stage)](x, train, keep, 1 - dropout_rate)
 
         if all_exits:
             result = jnp.stack(list(logits.values()))

@@ -50,6 +50,13 @@ def assert_same(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-11)
 
 
+def test_logits_are_not_rounded_to_bfloat16():
+    net = small_net("ee_b", jnp.bfloat16)
+    logits = static(net, random_variables(net), jnp.asarray(IMAGES, jnp.float32), Subnet.uniform(height=1))
+    assert logits.dtype == jnp.float32
+    assert not np.array_equal(logits, logits.astype(jnp.bfloat16).astype(jnp.float32))
+
+
 @pytest.mark.parametrize("train", [False, True], ids=["stored", "batch"])
 def test_masked_logits_equal_static_ones(train):
     with jax.enable_x64(True):
