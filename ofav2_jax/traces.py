@@ -7,7 +7,6 @@ that only by what tracing yields.
 import functools
 import hashlib
 import json
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -111,8 +110,10 @@ def _write(file: Path, exported: export.Exported) -> None:
     data = bytes(exported.serialize())
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as target:
-            target.write(hashlib.sha256(data).digest() + data)
-        os.replace(target.name, file)
+        # Of its own, because another process may be keeping the same program; nothing is left of what fails.
+        with tempfile.TemporaryDirectory(dir=file.parent) as own:
+            partial = Path(own) / file.name
+            partial.write_bytes(hashlib.sha256(data).digest() + data)
+            partial.replace(file)
     except OSError as error:
         warnings.warn(f"a traced program could not be kept: {error}", stacklevel=2)

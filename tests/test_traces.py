@@ -21,7 +21,7 @@ class Function:
 
     def __call__(self, state, x):
         self.num_traces += 1
-        return {"state": state["a"] * self.factor + x, "dtype": jnp.ones(()).dtype.type(1)}
+        return {"state": state["a"] * self.factor + x}
 
 
 def lower(directory, function, described="net", name="step", x=3.0, devices=1):
@@ -107,6 +107,16 @@ def test_directory_that_cannot_be_written(tmp_path):
     with pytest.warns(UserWarning, match="a traced program could not be kept"):
         result, _ = run(tmp_path / "file" / "traces", Function())
     np.testing.assert_array_equal(result, [3, 5, 7, 9])
+
+
+def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path):
+    run(tmp_path, Function())
+    (file,) = tmp_path.iterdir()
+    file.unlink()
+    file.mkdir()
+    with pytest.warns(UserWarning, match="a traced program could not be kept"):
+        run(tmp_path, Function())
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.fixture
