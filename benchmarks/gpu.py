@@ -73,9 +73,9 @@ def test_width_2(batch_size: int) -> dict[str, float]:
     evaluator = Evaluator(ours.steps, evaluation, images(), ours.feed, seed=0)
     subnets = list(ours.spaces["width2"].uniform_subnets())
     part = subnets[:40]
-    evaluator.score(ours.state.params, part, 64, "test")
+    evaluator.score(ours.teacher, part, 64, "test")
     started = time.perf_counter()
-    evaluator.score(ours.state.params, part, 64, "test")
+    evaluator.score(ours.teacher, part, 64, "test")
     per_subnet = (time.perf_counter() - started) / len(part)
     return {"s/subnet": per_subnet, "s, 405 subnets": per_subnet * len(subnets) * len(RESOLUTIONS)}
 

@@ -21,7 +21,7 @@ from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.evaluate import Evaluation, Evaluator
 from ofav2_jax.placement import ResidentImages, replicate
 from ofav2_jax.programs import Programs
-from ofav2_jax.step import MaskedEngine, Recipe, Steps, TrainState
+from ofav2_jax.step import MaskedEngine, Recipe, Steps
 from ofav2_jax.traces import beside_compiled_programs
 from ofav2_jax.train import initial_params
 
@@ -68,7 +68,7 @@ class Ours:
         self.steps = Steps(self.net, recipe, images().normalisation, self.devices, self.programs)
         self.feed = ResidentImages(images(), self.devices)
         params = initial_params(self.net, 0)
-        self.state = replicate(TrainState(params, recipe.init_optimizer(params)), self.devices)
+        self.state = replicate(self.steps.init_state(params), self.devices)
         self.teacher = replicate(initial_params(self.net, 1), self.devices)
         self.engine = MaskedEngine(self.steps)
         whole = SearchSpace(self.net)
@@ -150,7 +150,7 @@ class OurTest:
             itertools.cycle(self._trunks), self.num_trunks * number, self.num_trunks * (number + 1)
         )
         subnets = [dataclasses.replace(subnet, height=height) for subnet in chosen for height in self._heights]
-        self._evaluator.score(self._ours.state.params, subnets, self._ours.resolution, "test")
+        self._evaluator.score(self._ours.teacher, subnets, self._ours.resolution, "test")
 
 
 def machine() -> dict[str, Any]:

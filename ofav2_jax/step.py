@@ -17,14 +17,15 @@ import jax.numpy as jnp
 import optax
 from jax import export, lax
 
+from ofav2_jax.channels import variable_shapes
 from ofav2_jax.data import augment
 from ofav2_jax.losses import ensemble_weights, smoothed_cross_entropy, soft_target_cross_entropy
+from ofav2_jax.packing import DECAYED, Packing, Params, Vectors
 from ofav2_jax.placement import AXIS, Images, replicate
 from ofav2_jax.programs import Programs
 from ofav2_jax.space import Candidates, Choices, SearchSpace, Subnet, draw
 from ofav2_jax.supernet import SuperNet
 
-Params = Any
 Metrics = dict[str, jax.Array]
 
 
@@ -54,21 +55,20 @@ class Recipe:
     def optimizer(self) -> optax.GradientTransformation:
         """SGD with Nesterov momentum; the learning rate is applied by `update`, so that it can be traced."""
         return optax.chain(
-            optax.add_decayed_weights(self.weight_decay, lambda merged: {name: name == _DECAYED for name in merged}),
+            optax.add_decayed_weights(self.weight_decay, lambda vectors: {name: name == DECAYED for name in vectors}),
             optax.trace(self.momentum, nesterov=True),
         )
 
-    def init_optimizer(self, params: Params) -> Any:
-        """The state of the optimiser before the first step."""
-        # As one program: operation by operation it compiles one for each shape of a parameter.
-        return jax.jit(lambda params: self.optimizer().init(_merge(params)))(params)
+    def init_state(self, params: Vectors) -> "TrainState":
+        """The state before the first step, from which on `params` belong to it."""
+        return TrainState(params, self.optimizer().init(params))
 
 
 @flax.struct.dataclass
 class TrainState:
-    """What a step changes."""
+    """What a step changes: parameters, see `packing`, and the optimiser's vectors beside them."""
 
-    params: Params
+    params: Vectors
     opt_state: Any
 
 
@@ -84,45 +84,12 @@ for _type in (optax.EmptyState, optax.MaskedState, optax.TraceState):
     with contextlib.suppress(ValueError):
         export.register_namedtuple_serialization(_type, serialized_name=f"optax.{_type.__name__}")
 
-_DECAYED, _OTHERS = "decayed", "others"
 
-
-def decayed(params: Params) -> Params:
-    """Which parameters weight decay acts on: all but BN parameters and biases."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("scale", "bias"), params)
-
-
-def _merge(params: Params) -> dict[str, jax.Array]:
-    """All parameters as two vectors: the optimiser's arithmetic is then two programs' work and not several hundred's.
-
-    That is a sixth of what a step compiles.
-    """
-    leaves, decays = jax.tree.leaves(params), jax.tree.leaves(decayed(params))
-    return {
-        name: jnp.concatenate([leaf.ravel() for leaf, decay in zip(leaves, decays) if decay == wanted])
-        for name, wanted in ((_DECAYED, True), (_OTHERS, False))
-    }
-
-
-def _split(merged: dict[str, jax.Array], like: Params) -> Params:
-    """The inverse of `_merge`."""
-    leaves, structure = jax.tree.flatten(like)
-    position = dict.fromkeys(merged, 0)
-    result = []
-    for leaf, decay in zip(leaves, jax.tree.leaves(decayed(like))):
-        name = _DECAYED if decay else _OTHERS
-        end = position[name] + leaf.size
-        result.append(merged[name][position[name] : end].reshape(leaf.shape))
-        position[name] = end
-    return jax.tree.unflatten(structure, result)
-
-
-def update(recipe: Recipe, state: TrainState, grads: Params, learning_rate: jax.Array) -> TrainState:
+def update(recipe: Recipe, state: TrainState, grads: Vectors, learning_rate: jax.Array) -> TrainState:
     """One step of SGD."""
-    merged = _merge(state.params)
-    updates, opt_state = recipe.optimizer().update(_merge(grads), state.opt_state, merged)
+    updates, opt_state = recipe.optimizer().update(grads, state.opt_state, state.params)
     updates = jax.tree.map(lambda u: -learning_rate * u, updates)
-    return TrainState(_split(optax.apply_updates(merged, updates), state.params), opt_state)
+    return TrainState(optax.apply_updates(state.params, updates), opt_state)
 
 
 class Engine(Protocol):
@@ -167,6 +134,7 @@ class Steps:
         net: the supernet.
         recipe: what is minimised.
         devices: the devices of the run.
+        packing: of the network's parameters.
         programs: where programs are compiled and counted.
     """
 
@@ -180,11 +148,17 @@ class Steps:
     ):
         # A sum over a single device would still be an operation, and keep others from being fused.
         self.net = net.clone(axis_name=AXIS if len(devices) > 1 else None)
+        self.packing = Packing(variable_shapes(net)["params"])
         self.recipe = recipe
         self.devices = devices
         self.programs = programs
         self._normalisation = normalisation
         self.loss_weights, self.output_weights = ensemble_weights(recipe.exit_weights, len(net.exit_stages))
+
+    def init_state(self, params: Params) -> TrainState:
+        """The state before the first step."""
+        # As one program: operation by operation it compiles one for each shape of a parameter.
+        return jax.jit(lambda params: self.recipe.init_state(self.packing.pack(params)))(params)
 
     def pmap(self, function: Callable, in_axes: tuple, out_axes: Any) -> Any:
         """`jax.pmap` over the run's devices; None in the axes means replicated."""
@@ -242,7 +216,7 @@ class Steps:
 
             def loss_of(params):
                 logits = self.net.apply(
-                    {"params": params},
+                    {"params": self.packing.unpack_to_rows(params)},
                     images,
                     Subnet.uniform(),
                     train=True,
@@ -291,7 +265,7 @@ class MaskedEngine:
 
             def loss_of(params):
                 logits = steps.net.apply(
-                    {"params": params},
+                    {"params": steps.packing.unpack_to_rows(params)},
                     images,
                     choices,
                     train=True,
@@ -345,7 +319,7 @@ class StaticEngine:
 
             def loss_of(params):
                 logits = steps.net.apply(
-                    {"params": params},
+                    {"params": steps.packing.unpack_to_rows(params)},
                     images,
                     subnet,
                     train=True,

@@ -13,6 +13,7 @@ from jax import lax
 from ofav2_jax.blocks import ExitHead, Level, StemBlock, StemConv
 from ofav2_jax.layers import KEPT, BatchNorm
 from ofav2_jax.network import LEVELS_PER_STAGE, NUM_STAGES, STAGES, Channels, NetworkSpec, network_spec
+from ofav2_jax.packing import ROWS
 from ofav2_jax.space import ALLOWED, Choices, SearchSpace, Subnet
 
 Variables = Mapping[str, Any]
@@ -98,6 +99,8 @@ class Stage(nn.Module):
         mutable = ["batch_stats"] if store else []
 
         def run(y, variables, choice, is_fourth):
+            if ROWS in variables["params"]:
+                variables = {**variables, "params": variables["params"][ROWS].unpack()}
             if self.spec.dense_skips:
                 y = y + is_fourth.astype(y.dtype) * first
             return level.apply(variables, y, choice, train, mutable=mutable)

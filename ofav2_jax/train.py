@@ -17,12 +17,13 @@ from ofav2_jax.channels import sort_channels, variable_shapes
 from ofav2_jax.checks import refuse
 from ofav2_jax.data.dataset import Dataset, epoch_order
 from ofav2_jax.evaluate import Evaluator, Score, uniform_scores
+from ofav2_jax.packing import Packing, Params, Vectors
 from ofav2_jax.phases import Phase, learning_rate, space_after
 from ofav2_jax.placement import image_feed, replicate
 from ofav2_jax.programs import Programs, quick_compiler_options
 from ofav2_jax.settings import Settings
 from ofav2_jax.space import Choices, SearchSpace, Subnet
-from ofav2_jax.step import ENGINES, Metrics, Params, Recipe, Steps, TrainState
+from ofav2_jax.step import ENGINES, Metrics, Recipe, Steps, TrainState
 from ofav2_jax.store import Store
 from ofav2_jax.supernet import SuperNet
 from ofav2_jax.traces import beside_compiled_programs
@@ -156,6 +157,7 @@ class Run:
         self._steps_per_epoch = steps_per_epoch(settings, dataset)
         self._key = jax.random.key(settings.seed)
         self._param_shapes = variable_shapes(self.net)["params"]
+        self._unpack = jax.jit(self._steps.packing.unpack, compiler_options=quick_compiler_options())
         self._saved_at = time.monotonic()
         self._stop = processes.StopRequest(devices)
         # Seconds by kind, over all the processes that worked on this run.
@@ -185,7 +187,7 @@ class Run:
             self._store.wait()
             seconds = {kind: round(seconds, 1) for kind, seconds in self._seconds_by_kind().items()}
             further = {"compiled_programs": len(self.programs), "seconds": seconds}
-            return self._store.save_results(self.settings.name, progress.best, further)
+            return self._store.save_results(self.settings.name, self._unpack(progress.best), further)
         finally:
             self._store.release()
 
@@ -218,7 +220,7 @@ class Run:
     def _next_phase(self, progress: "_Progress") -> "_Progress":
         index, phases = progress.phase + 1, self.settings.phases
         width_phase = phases[index].width_phase if index < len(phases) else 0
-        arrays = _arrays_at_start(progress.best, self.net, self.settings.recipe, width_phase)
+        arrays = _arrays_at_start(self._unpack(progress.best), self.net, self.settings.recipe, width_phase)
         return self._progress_from(arrays, {"phase": index, "step": 0, "best_score": -1.0})
 
     def _teacher(self, index: int) -> Params | None:
@@ -256,7 +258,7 @@ class Run:
             with self._timed("train"):
                 record = self._train_epoch(progress, teacher, space, epoch)
             with self._timed("evaluate"):
-                score = self._validate(index, space, progress.state.params)
+                score = self._validate(index, space, self._unpack(progress.state.params))
             if score > progress.best_score:
                 progress.best, progress.best_score = _copy(progress.state.params), score
             record |= {"validation_top1": score}
@@ -377,12 +379,13 @@ class Run:
         index = progress.phase
         phase = self.settings.phases[index]
         space = space_after(self._space, self.settings.phases, index)
+        params = self._unpack(progress.best)
         with self._timed("evaluate"):
             scores = uniform_scores(
-                self._evaluator, progress.best, space, self.settings.resolutions, ensemble=phase.num_subnets == 0
+                self._evaluator, params, space, self.settings.resolutions, ensemble=phase.num_subnets == 0
             )
         result = {"name": phase.name, **summary(scores), "subnets": [score.as_json() for score in scores]}
-        self._store.save_phase(index, progress.best, result)
+        self._store.save_phase(index, params, result)
         return result
 
     # --- bookkeeping -------------------------------------------------------------------------------------------
@@ -410,7 +413,7 @@ class _Progress:
     step: int  # of the phase
     best_score: float
     state: TrainState
-    best: Params
+    best: Vectors
     totals: Sequence[float] = (0.0, 0.0)  # of loss and top-1 over the steps of this epoch so far
 
 
@@ -426,11 +429,13 @@ class _Taken:
 
 @functools.partial(jax.jit, static_argnames=("net", "recipe", "width_phase"))
 def _arrays_at_start(params: Params, net: SuperNet, recipe: Recipe, width_phase: int) -> dict[str, Any]:
-    """What a phase starts from. Each tree has arrays of its own, because a step donates what it changes."""
+    """What a phase starts from. Each part has arrays of its own, because a step donates what it changes."""
     if width_phase:
         stats = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), variable_shapes(net)["batch_stats"])
         params = sort_channels(net, {"params": params, "batch_stats": stats}, width_phase)["params"]
-    return {"params": _copy(params), "opt_state": recipe.init_optimizer(params), "best": _copy(params)}
+    vectors = Packing(params).pack(params)
+    state = recipe.init_state(vectors)
+    return {"params": state.params, "opt_state": state.opt_state, "best": _copy(vectors)}
 
 
 @jax.jit

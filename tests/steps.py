@@ -16,7 +16,7 @@ from ofav2_jax.evaluate import Evaluation, Evaluator
 from ofav2_jax.placement import image_feed, replicate
 from ofav2_jax.programs import Programs
 from ofav2_jax.space import Choices
-from ofav2_jax.step import ENGINES, Recipe, Steps, TrainState
+from ofav2_jax.step import ENGINES, Recipe, Steps
 from ofav2_jax.traces import Traces
 from ofav2_jax.train import initial_params
 
@@ -58,7 +58,7 @@ def train(
     steps = Steps(net, RECIPE, Exact(*digits.normalisation), devices, Programs([RESOLUTION], traces))
     feed, engine = image_feed(digits, devices), ENGINES[engine_name](steps)
     start, teacher = (jax.tree.map(lambda p: jnp.array(p, jnp.float64), initial_params(net, seed)) for seed in (0, 1))
-    state = replicate(TrainState(start, RECIPE.init_optimizer(start)), devices)
+    state = replicate(steps.init_state(start), devices)
     teacher = replicate(teacher, devices)
     indices, losses = digits.splits["train"].astype(np.int32), []
     for step, subnets in enumerate(subnets_of_step):
@@ -72,12 +72,14 @@ def train(
         # Collectives of virtual devices must not be in flight together.
         state, metrics = jax.block_until_ready(result)
         losses.append(float(jnp.mean(metrics["loss"])))
+    params = jax.jit(steps.packing.unpack)(state.params)
     evaluator = Evaluator(steps, Evaluation(60, 30, 46, 2), digits, feed, seed=0)
-    scores = evaluator.score(state.params, [Subnet.uniform(), SMALL, MIXED], RESOLUTION, "test")
-    params = {
-        jax.tree_util.keystr(path): np.asarray(p) for path, p in jax.tree_util.tree_leaves_with_path(state.params)
+    scores = evaluator.score(params, [Subnet.uniform(), SMALL, MIXED], RESOLUTION, "test")
+    return {
+        "losses": np.array(losses),
+        "top1": np.array([score.top1 for score in scores]),
+        **{jax.tree_util.keystr(path): np.asarray(p) for path, p in jax.tree_util.tree_leaves_with_path(params)},
     }
-    return {"losses": np.array(losses), "top1": np.array([score.top1 for score in scores]), **params}
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ import pytest
 from ofav2_jax import SearchSpace, Subnet, SuperNet
 from ofav2_jax.data.augment import Augmentation
 from ofav2_jax.data.digits import load_digits
+from ofav2_jax.packing import DECAYED, OTHERS
 from ofav2_jax.placement import ResidentImages, StreamedImages, replicate
 from ofav2_jax.programs import Programs
 from ofav2_jax.space import Choices
-from ofav2_jax.step import ENGINES, Recipe, Steps, TrainState, decayed, update
+from ofav2_jax.step import ENGINES, Recipe, Steps, update
 from ofav2_jax.train import initial_params
 from tests import recorded
+from tests.programs import quick_jit
 
 RATE = 1e-3
 RESOLUTION = 32
@@ -28,23 +30,12 @@ SGD = recorded.load("sgd")
 def test_sgd_matches_the_reference(case):
     rates = next(c["lrs"] for c in SGD.json["cases"] if c["id"] == case)
     arrays = {name.split("/")[1]: value for name, value in SGD.arrays.items() if name.startswith(f"{case}/")}
-    # w is decayed, b is not: the names decide.
-    params = {"kernel": jnp.asarray(arrays["w0"]), "bias": jnp.asarray(arrays["b0"])}
-    state = TrainState(params, RECIPE.init_optimizer(params))
+    state = RECIPE.init_state({DECAYED: jnp.asarray(arrays["w0"]), OTHERS: jnp.asarray(arrays["b0"])})
     for step, rate in enumerate(rates):
-        grads = {"kernel": arrays[f"gw{step}"], "bias": arrays[f"gb{step}"]}
+        grads = {DECAYED: arrays[f"gw{step}"], OTHERS: arrays[f"gb{step}"]}
         state = update(RECIPE, state, grads, jnp.float32(rate))
-        np.testing.assert_allclose(state.params["kernel"], arrays[f"w{step + 1}"], rtol=2e-6, atol=1e-7)
-        np.testing.assert_allclose(state.params["bias"], arrays[f"b{step + 1}"], rtol=2e-6, atol=1e-7)
-
-
-def test_no_decay_of_batch_norm_and_biases():
-    params = jax.eval_shape(lambda: NET.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), Subnet.uniform())["params"])
-    paths = jax.tree_util.tree_leaves_with_path(decayed(params))
-    kept = {jax.tree_util.keystr(path) for path, decays in paths if not decays}
-    assert all(path.endswith(("['scale']", "['bias']")) for path in kept)
-    decaying = {jax.tree_util.keystr(path[-1:]) for path, decays in paths if decays}
-    assert decaying == {"['kernel']", "['matrix_7to5']", "['matrix_5to3']"}
+        np.testing.assert_allclose(state.params[DECAYED], arrays[f"w{step + 1}"], rtol=2e-6, atol=1e-7)
+        np.testing.assert_allclose(state.params[OTHERS], arrays[f"b{step + 1}"], rtol=2e-6, atol=1e-7)
 
 
 @functools.cache
@@ -62,7 +53,7 @@ class Setting:
         self.source = source(digits, devices)
         # Copies: a step donates its state.
         start = jax.tree.map(lambda p: jnp.array(p, dtype), params(seed=0))
-        self.state = replicate(TrainState(start, RECIPE.init_optimizer(start)), devices)
+        self.state = replicate(self.steps.init_state(start), devices)
         self.teacher = replicate(jax.tree.map(lambda p: jnp.array(p, dtype), params(seed=1)), devices)
         self.indices = digits.splits["train"][:64].astype(np.int32)
 
@@ -70,6 +61,9 @@ class Setting:
         indices = np.roll(self.indices, 16 * step)[:32]
         batch = self.source.batch(indices.reshape(len(self.steps.devices), -1))
         return *batch, jax.random.fold_in(jax.random.key(5), step)
+
+    def params(self):
+        return jax.device_get(quick_jit(self.steps.packing.unpack)(self.state.params))
 
     def train(self, engine, subnets_of_step):
         engine = ENGINES[engine](self.steps)
@@ -79,13 +73,13 @@ class Setting:
             choices = Choices.stack(subnets)
             self.state, metrics = engine.step(self.state, self.teacher, data, choices, places, key, RATE, RESOLUTION)
             losses.append(np.asarray(metrics["loss"]))
-        return jax.device_get(self.state.params), losses
+        return self.params(), losses
 
     def train_full(self, num_steps):
         for step in range(num_steps):
             data, places, key = self.batch(step)
             self.state, _ = self.steps.full_step(self.state, data, places, key, RATE, RESOLUTION)
-        return jax.device_get(self.state.params)
+        return self.params()
 
 
 def assert_same(ours, theirs, tolerance):
