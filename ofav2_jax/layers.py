@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
@@ -23,6 +24,20 @@ BATCH_NORM_EPSILON = 1e-5
 
 # The name, for `jax.checkpoint`, of what is dear to compute again: convolutions and the batch's statistics.
 KEPT = "kept for the backward pass"
+
+
+def _kept(x):
+    """`x` under the name of `KEPT`: its bits, because JAX would pass numbers of that name through an operation.
+
+    That operation, which rounds to the precision that they have, is there for compilers that work with a higher one;
+    it makes two copies of whole activations out of one.
+    """
+    bits = lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
+    return lax.bitcast_convert_type(checkpoint_name(bits, KEPT), x.dtype)
+
+
+_keep = jax.custom_vjp(_kept)
+_keep.defvjp(lambda x: (_kept(x), None), lambda _, dy: (dy,))
 
 # sqrt(2 / fan_out) over kernel [k, k, in, out]; a plain normal distribution, as in the reference.
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -72,8 +87,9 @@ def prefix(choice: int | jax.Array, widths: dict[int, int]) -> int | jax.Array:
     """The active leading channels: how many (static), or a mask bool [largest width, S, 1, 1, 1] (traced)."""
     if isinstance(choice, int):
         return widths[choice]
-    active = pick(choice, widths)
-    return (jnp.arange(max(widths.values()))[:, None] < active)[..., None, None, None]
+    # What makes each channel active: one comparison with the choice, where a width would have to be looked up first.
+    least = [min(c for c, width in widths.items() if channel < width) for channel in range(max(widths.values()))]
+    return (jnp.array(least)[:, None] <= choice)[..., None, None, None]
 
 
 def apply_mask(x: jax.Array, width: int | jax.Array) -> jax.Array:
@@ -98,7 +114,13 @@ def mix_channels(kernel: jax.Array, x: jax.Array) -> jax.Array:
     Its own gradient, because the automatic one asks for products whose results and operands are transposed, and
     XLA copies whole activations to give it those.
     """
-    return jnp.tensordot(kernel, x, axes=(0, 0))
+    return _product(kernel, x, axis=0)
+
+
+def _product(kernel, x, axis):
+    """Along one axis of the kernel and the first of x; of matrices, because XLA copies a larger result with S = 1."""
+    product = jnp.tensordot(kernel, x.reshape(len(x), -1), axes=(axis, 0))
+    return product.reshape(-1, *x.shape[1:])
 
 
 def _mix_channels_fwd(kernel, x):
@@ -108,7 +130,7 @@ def _mix_channels_fwd(kernel, x):
 def _mix_channels_bwd(residuals, dy):
     kernel, x = residuals
     dkernel = jnp.einsum("cp,dp->cd", x.reshape(x.shape[0], -1), dy.reshape(dy.shape[0], -1))
-    return dkernel, jnp.tensordot(kernel, dy, axes=(1, 0))
+    return dkernel, _product(kernel, dy, axis=1)
 
 
 mix_channels.defvjp(_mix_channels_fwd, _mix_channels_bwd)
@@ -138,7 +160,7 @@ class PointwiseConv(Layer):
         """Maps [c, ...] to [d, ...], with c <= in_channels; d is `width` where that is an int, else features."""
         features = width if isinstance(width, int) else self.features
         kernel = self.kernel[: x.shape[0], :features].astype(self.dtype)
-        y = checkpoint_name(mix_channels(kernel, x.astype(self.dtype)), KEPT)
+        y = _keep(mix_channels(kernel, x.astype(self.dtype)))
         return y + _along_channels(self.bias[:features].astype(self.dtype), y.ndim) if self.use_bias else y
 
 
@@ -229,7 +251,7 @@ def _normalise_by_batch_fwd(x, scale, bias, activation, axis_name):
     mean = _average(wide, axis_name)
     # Two passes: E[x^2] - E[x]^2 cancels where the mean is large.
     var = _average(jnp.square(wide - _along_channels(mean, 5)), axis_name)
-    mean, inverse_std = (checkpoint_name(v, KEPT) for v in (mean, lax.rsqrt(var + BATCH_NORM_EPSILON)))
+    mean, inverse_std = _kept(mean), _kept(lax.rsqrt(var + BATCH_NORM_EPSILON))
     y = ACTIVATIONS[activation](_normalise(wide, mean, inverse_std, scale, bias)).astype(x.dtype)
     return (y, mean, var), (x, scale, bias, mean, inverse_std)
 
@@ -240,13 +262,13 @@ def _normalise_by_batch_bwd(activation, axis_name, residuals, cotangents):
     unit = (wide - _along_channels(mean, 5)) * _along_channels(inverse_std, 5)
     z = _normalise(wide, mean, inverse_std, scale, bias)
     dz = cotangents[0].astype(wide.dtype) * DERIVATIVES[activation](z)
-    # [2, C, S]: as one array the two sums are one operation, and so is what follows from them.
-    sums = jnp.sum(jnp.stack([dz, dz * unit]), axis=(3, 4, 5))
-    through_mean, through_std = _over_devices(sums / math.prod(x.shape[2:]), axis_name)
+    # [2 C, S]: as one array the two sums are one operation, and so is what follows from them.
+    sums = jnp.sum(jnp.concatenate([dz, dz * unit]), axis=(2, 3, 4))
+    through_mean, through_std = jnp.split(_over_devices(sums / math.prod(x.shape[2:]), axis_name), 2)
     dx = (dz - _along_channels(through_mean, 5) - unit * _along_channels(through_std, 5)) * _along_channels(
         scale[:, None] * inverse_std, 5
     )
-    dbias, dscale = jnp.sum(sums, axis=2)
+    dbias, dscale = jnp.split(jnp.sum(sums, axis=1), 2)
     return dx.astype(x.dtype), dscale, dbias
 
 
@@ -293,7 +315,7 @@ class DepthwiseConv(Layer):
         """Convolves [c, S or 1, H, W, B], c <= features, with the kernel chosen by an int or ints [S]."""
         kernel = jnp.moveaxis(self._chosen_kernel(choice, x.shape[0]), -1, 0)
         y = depthwise.depthwise_conv(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
-        return checkpoint_name(y, KEPT)
+        return _keep(y)
 
     def _chosen_kernel(self, choice, channels):
         """[S, k, k, c]."""
