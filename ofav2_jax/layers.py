@@ -64,21 +64,21 @@ DERIVATIVES: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def pick(choice: jax.Array, options: dict[int, Any]) -> jax.Array:
-    """For each of S traced choices its option, an int or an array of a common shape.
+def pick(choice: jax.Array, options: dict[int, jax.Array]) -> jax.Array:
+    """For each of S traced choices its option.
 
     Args:
         choice: int [S], with values among the keys of `options`.
-        options: what each value stands for.
+        options: what each value stands for, arrays of one shape.
 
     Returns:
         [S, *shape of an option].
     """
     keys = list(options)
-    result = jnp.asarray(options[keys[0]])[None]
+    result = options[keys[0]][None]
     for key in keys[1:]:
         chosen = (choice == key).reshape(-1, *(1,) * (result.ndim - 1))
-        result = jnp.where(chosen, jnp.asarray(options[key])[None], result)
+        result = jnp.where(chosen, options[key][None], result)
     return result
 
 

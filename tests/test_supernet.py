@@ -1,5 +1,6 @@
 """The supernet's two ways to run a subnet agree, and bad input is refused."""
 
+import collections
 import dataclasses
 
 import jax
@@ -7,7 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ofav2_jax import Choices, SearchSpace, Subnet, SuperNet, forward, forward_exits, forward_masked, recalibrate
+from ofav2_jax import (
+    Choices,
+    SearchSpace,
+    Subnet,
+    SuperNet,
+    forward,
+    forward_exits,
+    forward_masked,
+    recalibrate,
+    supernet,
+)
 from ofav2_jax.channels import variable_shapes
 from ofav2_jax.network import NETWORKS
 from tests.programs import masked, quick_jit, static
@@ -82,6 +93,35 @@ def test_masked_gradient_is_the_sum_of_static_ones():
         of_one = quick_jit(jax.grad(loss), static_argnums=1)
         parts = [of_one(variables["params"], subnet, w) for subnet, w in zip(subnets, weights)]
         jax.tree.map(assert_same, gradient, jax.tree.map(lambda *values: sum(values), *parts))
+
+
+def operations(jaxpr):
+    """How often each operation is in a traced function, the functions in it included."""
+    counts = collections.Counter(equation.primitive.name for equation in jaxpr.eqns)
+    for equation in jaxpr.eqns:
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")):
+            if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                counts += operations(getattr(inner, "jaxpr", inner))
+    return counts
+
+
+def test_loop_over_levels_computes_no_convolution_twice(monkeypatch):
+    net = small_net("ee_d")
+    choices = Choices.stack(sampled(net, 9))
+
+    def loss(params):
+        return jnp.sum(net.apply({"params": params}, IMAGES.astype(np.float32), choices, train=True))
+
+    def operations_of_gradient():
+        return operations(jax.make_jaxpr(jax.grad(loss))(variable_shapes(net)["params"]).jaxpr)
+
+    once = operations_of_gradient()
+    monkeypatch.setattr(supernet, "_remat", lambda body: body)
+    everything_kept = operations_of_gradient()
+    # Again are only made, in each of five loops, the 5x5 and 3x3 kernels.
+    assert once["dot_general"] == everything_kept["dot_general"] + 2 * 5
+    # See `layers._kept`.
+    assert "reduce_precision" not in once
 
 
 def test_other_subnets_compile_nothing():
