@@ -83,6 +83,7 @@ class Rows:
     layout: Layout = flax.struct.field(pytree_node=False)
 
     def unpack(self) -> Params:
+        """The parameters of one level, or of all, stacked on a leading axis."""
         return self.layout.unpack(self.vectors)
 
 
