@@ -35,6 +35,8 @@ def _kept(x):
     return lax.bitcast_convert_type(checkpoint_name(bits, KEPT), x.dtype)
 
 
+# With a gradient, which bits have none of. Where a function's own gradient is written out, it has to be `_kept`: names
+# inside a further function with a gradient of its own are not found there, and everything is computed again.
 _keep = jax.custom_vjp(_kept)
 _keep.defvjp(lambda x: (_kept(x), None), lambda _, dy: (dy,))
 

@@ -23,7 +23,7 @@ LOOPED, ROWS = "levels_2_to_4", "rows"
 
 
 def decayed(params: Params) -> Params:
-    """Which parameters weight decay acts on: all but BN parameters and biases."""
+    """Which parameters weight decay acts on: all but BN parameters and biases, by themselves or in rows."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("scale", "bias", OTHERS), params)
 
 

@@ -379,8 +379,8 @@ class Run:
         index = progress.phase
         phase = self.settings.phases[index]
         space = space_after(self._space, self.settings.phases, index)
-        params = self._unpack(progress.best)
         with self._timed("evaluate"):
+            params = self._unpack(progress.best)
             scores = uniform_scores(
                 self._evaluator, params, space, self.settings.resolutions, ensemble=phase.num_subnets == 0
             )
