@@ -92,12 +92,15 @@ class Ours:
     def read(self, seed: int) -> None:
         """The input of a step alone: which images, gathering and augmenting them."""
         data, places, key = self._draw(seed)
+
+        def function(data, indices, key, *, resolution):
+            keys, _ = self.steps.keys(key, len(indices), jnp.arange(0))
+            return self.steps.batch(data, indices, keys, resolution)
+
         batch = self.programs.run(
             "input",
             self.resolution,
-            lambda r: self.steps.pmap(
-                functools.partial(self.steps.batch, resolution=r), (data.mapped_axis, 0, None), 0
-            ),
+            lambda r: self.steps.pmap(functools.partial(function, resolution=r), (data.mapped_axis, 0, None), 0),
             *(data, places, key),
         )
         jax.block_until_ready(batch)

@@ -47,8 +47,9 @@ def _wide(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _pad(x: jax.Array, pad: int) -> jax.Array:
-    return jnp.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad), (0, 0)))
+def pad(x: jax.Array, border: int, axes: tuple[int, ...]) -> jax.Array:
+    """`x` with a border of zeros along some axes."""
+    return lax.pad(x, jnp.zeros((), x.dtype), [(border * (axis in axes),) * 2 + (0,) for axis in range(x.ndim)])
 
 
 def _steps(start: int, size: int, stride: int) -> slice:
@@ -62,13 +63,19 @@ def _steps(start: int, size: int, stride: int) -> slice:
 def _shifted_sum(padded: jax.Array, kernel: jax.Array, shape: tuple[int, int], stride: int) -> jax.Array:
     """The convolution of a padded image, with `shape` output pixels."""
     k = kernel.shape[-1]
-    kernel = _wide(kernel)
-    total = jnp.zeros((), kernel.dtype)
+    taps = _pixels(_wide(kernel)[..., None])
+    total = jnp.zeros((), taps[0].dtype)
     for i in range(k):
         for j in range(k):
             window = padded[:, :, _steps(i, shape[0], stride), _steps(j, shape[1], stride)]
-            total = total + window * kernel[:, :, i, j, None, None, None]
+            total = total + window * taps[i * k + j]
     return total.astype(padded.dtype)
+
+
+def _pixels(x):
+    """Each pixel of [C, S, H, W, B], row by row, [C, S, 1, 1, B]: one operation, where each slice would be one."""
+    channels, s, height, width, batch = x.shape
+    return lax.split(x.reshape(channels, s, height * width, 1, batch), (1,) * (height * width), axis=2)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -78,7 +85,7 @@ def _by_shifts(x, kernel, stride):
 
 def _by_shifts_fwd(x, kernel, stride):
     height, width = x.shape[2:4]
-    padded = _pad(x, kernel.shape[-1] // 2)
+    padded = pad(x, kernel.shape[-1] // 2, axes=(2, 3))
     y = _shifted_sum(padded, kernel, (_out_size(height, stride), _out_size(width, stride)), stride)
     return y, (padded, kernel)
 
@@ -96,16 +103,17 @@ _by_shifts.defvjp(_by_shifts_fwd, _by_shifts_bwd)
 
 def _shifts_grad_input(dy, kernel, stride, padded_shape):
     k = kernel.shape[-1]
-    padded = _pad(dy, k // 2)
-    kernel = _wide(kernel)
+    padded = pad(dy, k // 2, axes=(2, 3))
     height, width = (size - k + 1 for size in padded_shape[2:4])
     if stride == 1:
         return _shifted_sum(padded, kernel[..., ::-1, ::-1], (height, width), 1)
 
     # Input pixels of one phase (row and column modulo the stride) meet the same taps: each phase is a small
     # stride-1 sum over dy, and the phases are interleaved at the end. No product with a zero is computed.
+    taps = _pixels(_wide(kernel)[..., None])
+
     def phase(row, column):
-        total = jnp.zeros(dy.shape, kernel.dtype)
+        total = jnp.zeros(dy.shape, taps[0].dtype)
         for i in range(k):
             for j in range(k):
                 top, left = row + k // 2 - i, column + k // 2 - j
@@ -113,7 +121,7 @@ def _shifts_grad_input(dy, kernel, stride, padded_shape):
                     rows = _steps(k // 2 + top // stride, dy.shape[2], 1)
                     columns = _steps(k // 2 + left // stride, dy.shape[3], 1)
                     window = padded[:, :, rows, columns]
-                    total = total + window * kernel[:, :, i, j, None, None, None]
+                    total = total + window * taps[i * k + j]
         return total.astype(dy.dtype)
 
     # [C, S, row, phase of the row, column, phase of the column, B]
@@ -131,10 +139,11 @@ def _shifts_grad_kernel(padded, dy, kernel_shape, stride):
     def add_rows(total, first):
         x = lax.dynamic_slice_in_dim(padded, first * stride, (group - 1) * stride + k, axis=2)
         dy_rows = _wide(lax.dynamic_slice_in_dim(dy, first, group, axis=2))
+        dy_pixels = iter(_pixels(dy_rows))
         for row in range(group):
             for column in range(columns):
                 window = x[:, :, _steps(row * stride, k, 1), _steps(column * stride, k, 1)]
-                total = total + window * dy_rows[:, :, row : row + 1, column : column + 1]
+                total = total + window * next(dy_pixels)
         return total, None
 
     # Every image keeps its own sum to the end: what is added up are whole vectors.

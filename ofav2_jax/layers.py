@@ -46,7 +46,7 @@ he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 def h_sigmoid(x: jax.Array) -> jax.Array:
     """The hard sigmoid, relu6(x + 3) / 6."""
-    return jnp.clip(x + 3, 0, 6) / 6
+    return lax.clamp(jnp.zeros((), x.dtype), x + 3, jnp.full((), 6, x.dtype)) / 6
 
 
 def h_swish(x: jax.Array) -> jax.Array:
@@ -62,7 +62,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 DERIVATIVES: dict[str, Callable[[jax.Array], jax.Array]] = {
     "identity": jnp.ones_like,
     "relu": lambda z: (z > 0).astype(z.dtype),
-    "h_swish": lambda z: jnp.where(z < -3, 0, jnp.where(z > 3, 1, (2 * z + 3) / 6)),
+    "h_swish": lambda z: jnp.where(jnp.abs(z) < 3, (2 * z + 3) / 6, z > 0),
 }
 
 
@@ -76,12 +76,24 @@ def pick(choice: jax.Array, options: dict[int, jax.Array]) -> jax.Array:
     Returns:
         [S, *shape of an option].
     """
-    keys = list(options)
-    result = options[keys[0]][None]
-    for key in keys[1:]:
-        chosen = (choice == key).reshape(-1, *(1,) * (result.ndim - 1))
-        result = jnp.where(chosen, options[key][None], result)
+    chosen = jnp.array(list(options))[:, None] == choice
+    return _pick(chosen, list(options.values()))
+
+
+@jax.custom_vjp
+def _pick(chosen, options):
+    """Its own gradient: the automatic one is a sum over the subnets for each option by itself."""
+    result = options[0][None]
+    for of_subnet, option in zip(chosen[1:], options[1:]):
+        result = jnp.where(of_subnet.reshape(-1, *(1,) * option.ndim), option, result)
     return result
+
+
+def _pick_bwd(chosen, dy):
+    return None, list(jnp.tensordot(chosen.astype(dy.dtype), dy, axes=1))
+
+
+_pick.defvjp(lambda chosen, options: (_pick(chosen, options), chosen), _pick_bwd)
 
 
 def prefix(choice: int | jax.Array, widths: dict[int, int]) -> int | jax.Array:
@@ -162,7 +174,7 @@ class PointwiseConv(Layer):
         features = width if isinstance(width, int) else self.features
         kernel = self.kernel[: x.shape[0], :features].astype(self.dtype)
         y = _keep(mix_channels(kernel, x.astype(self.dtype)))
-        return y + _along_channels(self.bias[:features].astype(self.dtype), y.ndim) if self.use_bias else y
+        return y + _along_channels(self.bias[:features].astype(self.dtype), y) if self.use_bias else y
 
 
 class BatchNorm(Layer):
@@ -218,9 +230,10 @@ class BatchNorm(Layer):
         self.put_variable("batch_stats", name, value)
 
 
-def _along_channels(values: jax.Array, ndim: int) -> jax.Array:
-    """[C] or [C, S] with trailing axes of length 1, `ndim` in all."""
-    return values.reshape(*values.shape, *(1,) * (ndim - values.ndim))
+def _along_channels(values: jax.Array, x: jax.Array) -> jax.Array:
+    """[C] or [C, S], spread over the further axes of `x`."""
+    shape = (*values.shape, *x.shape[values.ndim :])
+    return lax.broadcast_in_dim(values, shape, range(values.ndim))
 
 
 def _over_devices(mean: jax.Array, axis_name: str | None) -> jax.Array:
@@ -234,7 +247,7 @@ def _average(values: jax.Array, axis_name: str | None) -> jax.Array:
 
 def _normalise(x, mean, inverse_std, scale, bias):
     gain = scale[:, None] * inverse_std
-    return x * _along_channels(gain, 5) + _along_channels(bias[:, None] - mean * gain, 5)
+    return x * _along_channels(gain, x) + _along_channels(bias[:, None] - mean * gain, x)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -251,7 +264,7 @@ def _normalise_by_batch_fwd(x, scale, bias, activation, axis_name):
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = _average(wide, axis_name)
     # Two passes: E[x^2] - E[x]^2 cancels where the mean is large.
-    var = _average(jnp.square(wide - _along_channels(mean, 5)), axis_name)
+    var = _average(jnp.square(wide - _along_channels(mean, x)), axis_name)
     mean, inverse_std = _kept(mean), _kept(lax.rsqrt(var + BATCH_NORM_EPSILON))
     y = ACTIVATIONS[activation](_normalise(wide, mean, inverse_std, scale, bias)).astype(x.dtype)
     return (y, mean, var), (x, scale, bias, mean, inverse_std)
@@ -260,14 +273,14 @@ def _normalise_by_batch_fwd(x, scale, bias, activation, axis_name):
 def _normalise_by_batch_bwd(activation, axis_name, residuals, cotangents):
     x, scale, bias, mean, inverse_std = residuals
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    unit = (wide - _along_channels(mean, 5)) * _along_channels(inverse_std, 5)
-    z = _normalise(wide, mean, inverse_std, scale, bias)
+    unit = (wide - _along_channels(mean, x)) * _along_channels(inverse_std, x)
+    z = unit * _along_channels(scale, x) + _along_channels(bias, x)
     dz = cotangents[0].astype(wide.dtype) * DERIVATIVES[activation](z)
     # [2 C, S]: as one array the two sums are one operation, and so is what follows from them.
     sums = jnp.sum(jnp.concatenate([dz, dz * unit]), axis=(2, 3, 4))
     through_mean, through_std = jnp.split(_over_devices(sums / math.prod(x.shape[2:]), axis_name), 2)
-    dx = (dz - _along_channels(through_mean, 5) - unit * _along_channels(through_std, 5)) * _along_channels(
-        scale[:, None] * inverse_std, 5
+    dx = (dz - _along_channels(through_mean, x) - unit * _along_channels(through_std, x)) * _along_channels(
+        scale[:, None] * inverse_std, x
     )
     dbias, dscale = jnp.split(jnp.sum(sums, axis=1), 2)
     return dx.astype(x.dtype), dscale, dbias
@@ -333,7 +346,7 @@ class DepthwiseConv(Layer):
         padded = {7: kernel}
         for small in (five, three):
             border = (7 - small.shape[0]) // 2
-            padded[small.shape[0]] = jnp.pad(small, ((border, border), (border, border), (0, 0)))
+            padded[small.shape[0]] = depthwise.pad(small, border, axes=(0, 1))
         return pick(choice, padded)
 
 

@@ -152,7 +152,7 @@ class Choices:
     def at(self, stage: int, level: int) -> LevelChoice:
         """The choices of one level (both counted from 0), each int32 [S]."""
         i = stage * LEVELS_PER_STAGE + level
-        return LevelChoice(self.kernel[:, i], self.expand[:, i], self.level[:, i])
+        return LevelChoice(*(jnp.asarray(values)[:, i] for values in (self.kernel, self.expand, self.level)))
 
 
 @jax.tree_util.register_dataclass

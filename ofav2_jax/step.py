@@ -168,24 +168,30 @@ class Steps:
         """The sum of every array over the devices."""
         return lax.psum(tree, AXIS) if len(self.devices) > 1 else tree
 
-    def batch(self, data: Images, indices: jax.Array, key: jax.Array, resolution: int) -> tuple[jax.Array, jax.Array]:
-        """This device's augmented images and their labels."""
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, 0), self.places(len(indices)))
+    def keys(self, key: jax.Array, num_images: int, dropouts: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Keys of this device's images, from the places of the images in the batch and of the subnets in the step.
+
+        Args:
+            key: of the step.
+            num_images: B, on this device.
+            dropouts: places of S subnets, int [S].
+
+        Returns:
+            For augmentation [B] and for dropout [S, B].
+        """
+        fold = jax.random.fold_in
+        places = lax.axis_index(AXIS) * num_images + jnp.arange(num_images)
+        of_image = jax.vmap(fold, (None, 0))(key, places)
+        uses = jnp.concatenate([jnp.zeros(1, dropouts.dtype), 1 + dropouts])
+        keys = jax.vmap(jax.vmap(fold, (0, None)), (None, 0))(of_image, uses)
+        return keys[0], keys[1:]
+
+    def batch(self, data: Images, indices: jax.Array, keys: jax.Array, resolution: int) -> tuple[jax.Array, jax.Array]:
+        """This device's augmented images and their labels; `keys` [B]."""
         images = augment.train_images(
             data.images[indices], keys, resolution, self.recipe.augmentation, self._normalisation
         )
         return images, data.labels[indices]
-
-    @staticmethod
-    def places(num_images: int) -> jax.Array:
-        """Places in the whole batch of this device's images."""
-        return lax.axis_index(AXIS) * num_images + jnp.arange(num_images)
-
-    def dropout_keys(self, key: jax.Array, subnets: jax.Array, num_images: int) -> jax.Array:
-        """[S, B] keys, from the places of the subnets in the step and of the images in the batch."""
-        fold = jax.random.fold_in
-        of_subnet = jax.vmap(fold, (None, 0))(fold(key, 1), subnets)
-        return jax.vmap(jax.vmap(fold, (None, 0)), (0, None))(of_subnet, self.places(num_images))
 
     def ensemble(self, logits: Any) -> jax.Array:
         """The weighted sum over the leading axis, the exits; also what the teacher's soft targets come from."""
@@ -211,8 +217,8 @@ class Steps:
         """One step of phase full: the maximal network; the weighted sum of its exits' losses (AEP)."""
 
         def function(state, data, indices, key, learning_rate, *, resolution):
-            images, labels = self.batch(data, indices, key, resolution)
-            keys = self.dropout_keys(key, jnp.arange(1), len(labels))
+            for_images, for_dropout = self.keys(key, len(indices), jnp.arange(1))
+            images, labels = self.batch(data, indices, for_images, resolution)
 
             def loss_of(params):
                 logits = self.net.apply(
@@ -222,7 +228,7 @@ class Steps:
                     train=True,
                     all_exits=True,
                     dropout_rate=self.recipe.dropout_full,
-                    dropout_keys=keys,
+                    dropout_keys=for_dropout,
                 )
                 losses = jnp.mean(smoothed_cross_entropy(logits, labels, self.recipe.label_smoothing), axis=-1)
                 return jnp.dot(jnp.asarray(self.loss_weights, losses.dtype), losses) / len(self.devices), logits
@@ -259,9 +265,9 @@ class MaskedEngine:
         steps, recipe = self.steps, self.steps.recipe
 
         def function(state, teacher, data, choices, indices, key, learning_rate, *, resolution):
-            images, labels = steps.batch(data, indices, key, resolution)
+            for_images, for_dropout = steps.keys(key, len(indices), jnp.arange(choices.num_subnets))
+            images, labels = steps.batch(data, indices, for_images, resolution)
             targets = steps.teacher_logits(teacher, images)
-            keys = steps.dropout_keys(key, jnp.arange(choices.num_subnets), len(labels))
 
             def loss_of(params):
                 logits = steps.net.apply(
@@ -270,7 +276,7 @@ class MaskedEngine:
                     choices,
                     train=True,
                     dropout_rate=recipe.dropout_rate,
-                    dropout_keys=keys,
+                    dropout_keys=for_dropout,
                 )
                 losses = steps.student_losses(logits, labels, targets)
                 return jnp.sum(losses), (losses, logits)
@@ -310,12 +316,13 @@ class StaticEngine:
         steps, recipe, programs = self.steps, self.steps.recipe, self.steps.programs
 
         def prepare(teacher, data, indices, key, *, resolution):
-            images, labels = steps.batch(data, indices, key, resolution)
+            for_images, _ = steps.keys(key, len(indices), jnp.arange(0))
+            images, labels = steps.batch(data, indices, for_images, resolution)
             return images, labels, steps.teacher_logits(teacher, images)
 
         def add_gradient(total, params, batch, key, place, *, subnet):
             images, labels, targets = batch
-            keys = steps.dropout_keys(key, place[None], len(labels))
+            _, for_dropout = steps.keys(key, len(labels), place[None])
 
             def loss_of(params):
                 logits = steps.net.apply(
@@ -324,7 +331,7 @@ class StaticEngine:
                     subnet,
                     train=True,
                     dropout_rate=recipe.dropout_rate,
-                    dropout_keys=keys,
+                    dropout_keys=for_dropout,
                 )[None]
                 losses = steps.student_losses(logits, labels, targets)
                 return jnp.sum(losses), (losses, logits)

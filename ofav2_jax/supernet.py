@@ -14,7 +14,7 @@ from ofav2_jax.blocks import ExitHead, Level, StemBlock, StemConv
 from ofav2_jax.layers import KEPT, BatchNorm
 from ofav2_jax.network import LEVELS_PER_STAGE, NUM_STAGES, STAGES, Channels, NetworkSpec, network_spec
 from ofav2_jax.packing import ROWS
-from ofav2_jax.space import ALLOWED, Choices, SearchSpace, Subnet
+from ofav2_jax.space import Choices, SearchSpace, Subnet
 
 Variables = Mapping[str, Any]
 
@@ -71,60 +71,59 @@ class Stage(nn.Module):
         )
 
     def __call__(self, x: jax.Array, choices: Subnet | Choices, train: bool) -> jax.Array:
-        depth = choices.depth[self.index] if isinstance(choices, Subnet) else choices.depth[:, self.index]
-        num_levels = depth if isinstance(depth, int) else LEVELS_PER_STAGE
-        of_level = [choices.at(self.index, level) for level in range(num_levels)]
-        first = self.level_1(x, of_level[0], train)
+        first = self.level_1(x, choices.at(self.index, 0), train)
         if self.is_initializing():
             self.levels_2_to_4(first)
-        y = [first, *self._following(first, of_level[1:], train)]
-        outputs = {d: self._output(y, d) for d in ALLOWED["depth"] if d <= num_levels}
-        return outputs[depth] if isinstance(depth, int) else _pick_subnets(depth, outputs)
+        return self._following(first, choices, train)
 
-    def _output(self, y, depth):
-        if not self.spec.dense_skips or depth == 2:
-            return y[depth - 1]
-        return y[2] + y[0] if depth == 3 else y[3] + y[0] + y[1]
-
-    def _following(self, first, of_level, train):
-        """Outputs of levels 2, 3, ...: one loop over the stacked variables where the program allows it.
+    def _following(self, first, choices, train):
+        """The stage's output from that of its first level: one loop over the others where the program allows it.
 
         A loop compiles one body instead of three. Static choices that differ from level to level cannot share
         a body; those levels run one after the other.
         """
-        level = Level(**self._level_shape(1), parent=None)
-        variables = jax.tree.map(lambda v: v[: len(of_level)], self.levels_2_to_4.variables)
-        is_fourth = jnp.arange(1, 1 + len(of_level)) == 3
+        static = isinstance(choices, Subnet)
+        depth = choices.depth[self.index] if static else choices.depth[:, self.index, None, None, None]
+        levels = range(1, depth if static else LEVELS_PER_STAGE)
+        module = Level(**self._level_shape(1), parent=None)
+        variables = jax.tree.map(lambda v: v[: len(levels)], self.levels_2_to_4.variables)
         store = train and self.is_mutable_collection("batch_stats") and not self.is_initializing()
         mutable = ["batch_stats"] if store else []
 
-        def run(y, variables, choice, is_fourth):
+        def run(y, variables, level, choice):
             if ROWS in variables["params"]:
                 variables = {**variables, "params": variables["params"][ROWS].unpack()}
             if self.spec.dense_skips:
-                y = y + is_fourth.astype(y.dtype) * first
-            return level.apply(variables, y, choice, train, mutable=mutable)
+                y = y + first * (level == 3)
+            return module.apply(variables, y, choice, train, mutable=mutable)
 
-        def body(y, xs):
-            y, stats = run(y, *xs)
-            return y, (y, stats)
+        def body(carry, xs, choice):
+            y, output = carry
+            variables, level = xs
+            y, stats = run(y, variables, level, choice)
+            # If this level is the last one. A depth that has been reached keeps its output, and until then that of
+            # depth 2 is y2, which depth 4 adds.
+            candidate = y + first * (level >= 2) + output * (level == 3) if self.spec.dense_skips else y
+            return (y, jnp.where((level == 1) | (depth == level + 1), candidate, output)), stats
 
-        if not isinstance(of_level[0].kernel, int):
-            stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *of_level)
-            _, (outputs, stats) = lax.scan(_remat(body), first, (variables, stacked, is_fourth))
-        elif len(set(of_level)) == 1:
-            static_body = lambda y, xs: body(y, (xs[0], of_level[0], xs[1]))  # noqa: E731
-            _, (outputs, stats) = lax.scan(static_body, first, (variables, is_fourth))
+        xs, start = (variables, jnp.arange(1, 1 + len(levels))), (first, first)
+        if not static:
+            looped = lambda carry, xs: body(carry, xs, choices.at(self.index, xs[1]))  # noqa: E731
+            (_, output), stats = lax.scan(_remat(looped), start, xs)
+        elif len(of_level := {choices.at(self.index, level) for level in levels}) == 1:
+            looped = lambda carry, xs: body(carry, xs, *of_level)  # noqa: E731
+            (_, output), stats = lax.scan(looped, start, xs)
         else:
-            results = []
-            y = first
-            for i, choice in enumerate(of_level):
-                y, result = body(y, (jax.tree.map(lambda v, i=i: v[i], variables), choice, is_fourth[i]))
+            carry, results = start, []
+            for i, level in enumerate(levels):
+                of_one = jax.tree.map(lambda v, i=i: v[i], xs)
+                carry, result = body(carry, of_one, choices.at(self.index, level))
                 results.append(result)
-            outputs, stats = jax.tree.map(lambda *arrays: jnp.stack(arrays), *results)
+            output = carry[1]
+            stats = jax.tree.map(lambda *arrays: jnp.stack(arrays), *results)
         if store:
-            self._store(stats["batch_stats"], len(of_level))
-        return list(outputs)
+            self._store(stats["batch_stats"], len(levels))
+        return output
 
     def _store(self, stats, num_levels):
         if num_levels < LEVELS_PER_STAGE - 1:

@@ -29,7 +29,7 @@ from ofav2_jax.supernet import SuperNet
 from ofav2_jax.traces import beside_compiled_programs
 
 # Tags that keep the streams of random numbers apart.
-_RESOLUTION, _SUBNETS = 1, 2
+_RESOLUTION, _SUBNETS, _IMAGES = 1, 2, 3
 
 
 class NonFiniteLossError(Exception):
@@ -314,12 +314,13 @@ class Run:
         resolution = int(rng.choice(settings.resolutions))
         num_subnets = settings.phases[index].num_subnets
         data, places = self._feed.batch(batch)
+        common = places, jax.random.fold_in(key, _IMAGES), rate, resolution
         if num_subnets == 0:
             choices = None
-            result = self._steps.full_step(progress.state, data, places, key, rate, resolution)
+            result = self._steps.full_step(progress.state, data, *common)
         else:
             choices = self._engine.draw(jax.random.fold_in(key, _SUBNETS), space, num_subnets)
-            result = self._engine.step(progress.state, teacher, data, choices, places, key, rate, resolution)
+            result = self._engine.step(progress.state, teacher, data, choices, *common)
         if len(self._steps.devices) > 1 and jax.default_backend() == "cpu":
             # Collectives of several virtual CPU devices deadlock if too many steps are in flight.
             jax.block_until_ready(result)

@@ -13,6 +13,8 @@ from jax.typing import ArrayLike
 
 # torchvision's RandomResizedCrop: tries before it falls back to a centre crop.
 _TRIES = 10
+# For each try an area and an aspect ratio; where the crop lies.
+CROP_DRAWS = 2 * _TRIES + 2
 
 
 class Augmentation(NamedTuple):
@@ -68,11 +70,11 @@ def _resize(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array
     return jnp.einsum("bpw,bowc->bopc", columns, jnp.einsum("boh,bhwc->bowc", rows, images))
 
 
-def random_crop_box(key: jax.Array, height: int, width: int, augmentation: Augmentation) -> tuple[jax.Array, ...]:
-    """Draws the box of torchvision's RandomResizedCrop.
+def random_crop_box(draws: jax.Array, height: int, width: int, augmentation: Augmentation) -> tuple[jax.Array, ...]:
+    """The box of torchvision's RandomResizedCrop.
 
     Args:
-        key: a typed PRNG key.
+        draws: float [CROP_DRAWS], from uniform distributions over [0, 1).
         height: of the image.
         width: of the image.
         augmentation: the ranges of area and aspect ratio.
@@ -80,8 +82,6 @@ def random_crop_box(key: jax.Array, height: int, width: int, augmentation: Augme
     Returns:
         top, left, height, width: int32 scalars.
     """
-    # One draw: each further one is another dozen operations to compile.
-    draws = jax.random.uniform(key, (2 * _TRIES + 2,))
 
     def between(fractions, low, high):
         return low + fractions * (high - low)
@@ -127,13 +127,13 @@ def train_images(
     _, height, width, _ = images.shape
 
     def matrices(key):
-        crop_key, flip_key = jax.random.split(key)
-        top, left, crop_h, crop_w = random_crop_box(crop_key, height, width, augmentation)
+        # All at once: each further use of a key is another dozen operations to compile.
+        draws = jax.random.uniform(key, (CROP_DRAWS + 1,))
+        top, left, crop_h, crop_w = random_crop_box(draws[:CROP_DRAWS], height, width, augmentation)
         rows = resize_weights(height, top, crop_h, resolution)
         columns = resize_weights(width, left, crop_w, resolution)
         if augmentation.flip:
-            mirrored = jax.random.bernoulli(flip_key)
-            columns = jnp.where(mirrored, columns[::-1], columns)
+            columns = jnp.where(draws[CROP_DRAWS] < 0.5, columns[::-1], columns)
         return rows, columns
 
     return normalisation(_resize(images, *jax.vmap(matrices)(keys)))

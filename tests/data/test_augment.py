@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ofav2_jax.data.augment import Augmentation, Normalisation, eval_images, random_crop_box, train_images
+from ofav2_jax.data.augment import CROP_DRAWS, Augmentation, Normalisation, eval_images, random_crop_box, train_images
 from ofav2_jax.programs import quick_compiler_options
 
 IDENTITY = Normalisation((0.0,) * 3, (1 / 255,) * 3)  # leaves pixels in [0, 255]
@@ -38,9 +38,9 @@ def reference_box(rng, height, width, area, aspect):
 
 
 def boxes(count, height, width, augmentation):
-    keys = jax.random.split(jax.random.key(0), count)
-    draw = jax.vmap(lambda key: jnp.stack(random_crop_box(key, height, width, augmentation)))
-    return np.asarray(jax.jit(draw, compiler_options=quick_compiler_options())(keys))
+    draws = jax.random.uniform(jax.random.key(0), (count, CROP_DRAWS))
+    draw = jax.vmap(lambda of_one: jnp.stack(random_crop_box(of_one, height, width, augmentation)))
+    return np.asarray(jax.jit(draw, compiler_options=quick_compiler_options())(draws))
 
 
 def largest_gap(sample, other):
