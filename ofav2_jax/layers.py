@@ -90,7 +90,7 @@ def _pick(chosen, options):
 
 
 def _pick_bwd(chosen, dy):
-    return None, list(jnp.tensordot(chosen.astype(dy.dtype), dy, axes=1))
+    return None, list(jnp.tensordot(chosen.astype(dy.dtype), dy, axes=1, precision=lax.Precision.HIGHEST))
 
 
 _pick.defvjp(lambda chosen, options: (_pick(chosen, options), chosen), _pick_bwd)

@@ -90,19 +90,15 @@ class Stage(nn.Module):
         store = train and self.is_mutable_collection("batch_stats") and not self.is_initializing()
         mutable = ["batch_stats"] if store else []
 
-        def run(y, variables, level, choice):
+        def body(carry, xs, choice):
+            y, output = carry
+            variables, level = xs
             if ROWS in variables["params"]:
                 variables = {**variables, "params": variables["params"][ROWS].unpack()}
             if self.spec.dense_skips:
                 y = y + first * (level == 3)
-            return module.apply(variables, y, choice, train, mutable=mutable)
-
-        def body(carry, xs, choice):
-            y, output = carry
-            variables, level = xs
-            y, stats = run(y, variables, level, choice)
-            # If this level is the last one. A depth that has been reached keeps its output, and until then that of
-            # depth 2 is y2, which depth 4 adds.
+            y, stats = module.apply(variables, y, choice, train, mutable=mutable)
+            # `output` is that of the stage once its depth is reached; until then y2, which the fourth level adds.
             candidate = y + first * (level >= 2) + output * (level == 3) if self.spec.dense_skips else y
             return (y, jnp.where((level == 1) | (depth == level + 1), candidate, output)), stats
 
