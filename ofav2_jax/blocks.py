@@ -84,7 +84,8 @@ class InvertedBottleneck(nn.Module):
         self.hidden = {expand: squeeze_width(width) for expand, width in self.widths.items()}
         middle = max(self.widths.values())
         bn = functools.partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
-        self.expand = PointwiseConv(self.in_channels, middle, dtype=self.dtype)
+        # Cheaper to compute again, from a sixth of the channels, than to write and read.
+        self.expand = PointwiseConv(self.in_channels, middle, dtype=self.dtype, kept=False)
         self.expand_bn = bn(middle, self.activation)
         self.depthwise = DepthwiseConv(middle, kernel_size=7, stride=self.stride, elastic=True, dtype=self.dtype)
         self.depthwise_bn = bn(middle, self.activation)

@@ -156,6 +156,7 @@ class PointwiseConv(Layer):
         in_channels, features: channels of the full kernel.
         use_bias: whether there is a bias.
         dtype: dtype of the computation; parameters are float32.
+        kept: whether a loop over levels keeps the product for its backward pass; else it computes it again.
     """
 
     in_channels: int
@@ -163,6 +164,7 @@ class PointwiseConv(Layer):
     use_bias: bool = False
     dtype: Any = jnp.float32
     kernel_init: Callable[..., jax.Array] = he_fan_out
+    kept: bool = True
 
     def setup(self):
         self.kernel = self.parameter("kernel", self.kernel_init, (self.in_channels, self.features))
@@ -173,7 +175,8 @@ class PointwiseConv(Layer):
         """Maps [c, ...] to [d, ...], with c <= in_channels; d is `width` where that is an int, else features."""
         features = width if isinstance(width, int) else self.features
         kernel = self.kernel[: x.shape[0], :features].astype(self.dtype)
-        y = _keep(mix_channels(kernel, x.astype(self.dtype)))
+        y = mix_channels(kernel, x.astype(self.dtype))
+        y = _keep(y) if self.kept else y
         return y + _along_channels(self.bias[:features].astype(self.dtype), y) if self.use_bias else y
 
 
