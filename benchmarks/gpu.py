@@ -28,16 +28,20 @@ def main() -> None:
     args = parser.parse_args()
 
     results: dict[str, Any] = {"machine": machine(), "steps": {}}
-    for dtype in ("float32", "bfloat16"):
+    # What matters most first, and written at once: a call that is cut short has not been for nothing.
+    for dtype in ("bfloat16", "float32"):
         results["steps"][dtype] = measure(args.batch_size, 64, ["full", "width2"], args.steps, dtype)
         print_table(results["steps"][dtype])
-    results["projection"] = project(args.batch_size, args.steps)
-    results["testing"] = test_width_2(args.batch_size)
-    for name in ("projection", "testing"):
+        write_json(args.json, results)
+    for name, part in (
+        ("testing", lambda: test_width_2(args.batch_size)),
+        ("projection", lambda: project(args.batch_size, args.steps)),
+    ):
+        results[name] = part()
         print(f"\n{name}")
         for key, value in results[name].items():
             print(f"  {key:<34}{value:,.4g}")
-    write_json(args.json, results)
+        write_json(args.json, results)
 
 
 def project(batch_size: int, num_steps: int) -> dict[str, float]:
