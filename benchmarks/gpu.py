@@ -28,20 +28,24 @@ def main() -> None:
     args = parser.parse_args()
 
     results: dict[str, Any] = {"machine": machine(), "steps": {}}
-    # What matters most first, and written at once: a call that is cut short has not been for nothing.
-    for dtype in ("bfloat16", "float32"):
+
+    def steps(dtype):
         results["steps"][dtype] = measure(args.batch_size, 64, ["full", "width2"], args.steps, dtype)
         print_table(results["steps"][dtype])
         write_json(args.json, results)
-    for name, part in (
-        ("testing", lambda: test_width_2(args.batch_size)),
-        ("projection", lambda: project(args.batch_size, args.steps)),
-    ):
-        results[name] = part()
+
+    def figures(name, values):
+        results[name] = values
         print(f"\n{name}")
-        for key, value in results[name].items():
+        for key, value in values.items():
             print(f"  {key:<34}{value:,.4g}")
         write_json(args.json, results)
+
+    # What matters most first, and each part written at once: a call that is cut short has not been for nothing.
+    steps("bfloat16")
+    figures("testing", test_width_2(args.batch_size))
+    figures("projection", project(args.batch_size, args.steps))
+    steps("float32")
 
 
 def project(batch_size: int, num_steps: int) -> dict[str, float]:

@@ -21,7 +21,7 @@ from ofav2_jax import depthwise
 
 BATCH_NORM_EPSILON = 1e-5
 
-# The name, for `jax.checkpoint`, of what is dear to compute again: convolutions and the batch's statistics.
+# The name, for `jax.checkpoint`, of what is dear to compute again: most convolutions, the batch's statistics.
 KEPT = "kept for the backward pass"
 
 
