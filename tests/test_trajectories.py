@@ -1,0 +1,121 @@
+"""Whole trajectories of the authors' PyTorch training, replayed step by step in float64.
+
+Six or seven phases of a network: sampled subnets, summed gradients, the progressive teacher, the choice of the best
+epoch, channel sorting, momentum that starts anew in each phase. The recorded numbers lie in
+`../shared/reference/trajectories`; without them these tests are skipped.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from ofav2_jax import Choices, Subnet, SuperNet
+from ofav2_jax.data.augment import Normalisation
+from ofav2_jax.interop.torch import load_torch, to_torch
+from ofav2_jax.placement import Images, replicate, share
+from ofav2_jax.programs import Programs
+from ofav2_jax.step import MaskedEngine, Recipe, Steps
+from ofav2_jax.train import TrainState, _arrays_at_start
+from tests.programs import masked, masked_recalibrate
+from tests.reference import FULL, assert_close, name_of
+
+_RECORDED = FULL / "trajectories"
+_RESOLUTION = 48
+# Relative to a parameter's norm; the replay that was made together with the numbers agreed to 4e-14.
+_TOLERANCE = 1e-9
+
+
+class AsTheyAre(Steps):
+    """The recorded images are normalised already: nothing is done to them."""
+
+    def batch(self, data, indices, keys, resolution):
+        return data.images[indices], data.labels[indices]
+
+
+class Replay:
+    """One network, its recorded start, and what was recorded of it."""
+
+    def __init__(self, network):
+        self.told = json.loads((_RECORDED / f"{network}.json").read_text())
+        self.sums = dict(np.load(_RECORDED / f"{network}.npz"))
+        self.inputs = dict(np.load(_RECORDED / "inputs.npz"))
+        self.net = SuperNet(network, 0.25, 10, dtype=jnp.float64)
+        self.devices = jax.devices()[:1]
+        self.recipe = Recipe(dropout_full=0.0, dropout_rate=0.0)
+        neutral = Normalisation((0.0,) * 3, (1.0,) * 3)
+        self.steps = AsTheyAre(self.net, self.recipe, neutral, self.devices, Programs([_RESOLUTION]))
+        self.engine = MaskedEngine(self.steps)
+        self.unpack = jax.jit(self.steps.packing.unpack)
+        weights = load_file(_RECORDED.parent / f"{name_of(network)}.safetensors")
+        self.params = load_torch({name: v.astype(np.float64) for name, v in weights.items()}, self.net)["params"]
+        images = Images(self.inputs["images"].astype(np.float64), self.inputs["labels"])
+        self.data = replicate(images, self.devices)
+
+    def start(self, params, width_phase):
+        arrays = replicate(_arrays_at_start(params, self.net, self.recipe, width_phase), self.devices)
+        return TrainState(arrays["params"], arrays["opt_state"])
+
+    def step(self, state, teacher, recorded):
+        common = (
+            share(np.array(recorded["batch"], np.int32)[None], self.devices),
+            *(jax.random.key(0), recorded["rate"], _RESOLUTION),
+        )
+        if recorded["subnets"] is None:
+            return self.steps.full_step(state, self.data, *common)
+        choices = Choices.stack([Subnet.parse(text) for text in recorded["subnets"]])
+        return self.engine.step(state, teacher, self.data, choices, *common)
+
+    def compare(self, params, key):
+        """Holds sum, norm and an inner product of every parameter against the recorded ones."""
+        state = to_torch({"params": params}, self.net)
+        for name, (total, norm, inner) in zip(self.sums["names"], self.sums[key], strict=True):
+            value = state[str(name)].ravel()
+            ours = [value.sum(), np.linalg.norm(value), value @ np.cos(np.arange(1, value.size + 1))]
+            error = np.abs(np.array(ours) - [total, norm, inner]).max() / norm
+            assert error < _TOLERANCE, f"{key}, {name}: {error:.1e}"
+
+    def train_phase(self, index, first_step):
+        """Trains one phase from `params`, which its best epoch becomes; returns the number of its steps."""
+        phase = self.told["phases"][index]
+        teacher = replicate(jax.tree.map(jnp.array, self.params), self.devices)
+        state = self.start(self.params, phase["width_phase"])
+        if index:
+            self.compare(self.unpack(state.params), f"start{index:02d}")
+        recorded = [step for step in self.told["steps"] if step["phase"] == phase["name"]]
+        epochs = phase["epochs"] + phase["warmup_epochs"]
+        scores = self.told["validation_scores"].get(phase["name"], list(range(epochs)))
+        of_epoch = {}
+        for number, step in enumerate(recorded):
+            state, metrics = self.step(state, teacher, step)
+            np.testing.assert_allclose(metrics["loss"], step["losses"], rtol=_TOLERANCE)
+            params = self.unpack(state.params)
+            self.compare(params, f"step{first_step + number:03d}")
+            epoch, last = divmod(number + 1, len(recorded) // epochs)
+            if not last:
+                of_epoch[epoch - 1] = params
+        # Of equal scores the earlier one counts.
+        self.params = of_epoch[int(np.argmax(scores[:epochs]))]
+        self.last = params
+        return len(recorded)
+
+
+@pytest.mark.skipif(not _RECORDED.is_dir(), reason=f"no recorded trajectories at ../{'/'.join(_RECORDED.parts[-3:])}")
+@pytest.mark.parametrize(
+    "network", ["ee_d", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ee_dp", "ofa_mbv3"))]
+)
+def test_training_goes_the_way_of_the_reference(network):
+    with jax.enable_x64(True):
+        replay, num_steps = Replay(network), 0
+        for index in range(len(replay.told["phases"])):
+            num_steps += replay.train_phase(index, num_steps)
+        assert num_steps == len(replay.told["steps"])
+        choices = Choices.stack([Subnet.parse(text) for text in replay.told["final_subnets"]])
+        batches = [replay.inputs["recal"][part].astype(np.float64) for part in (slice(8), slice(8, 13), slice(13, 16))]
+        variables = masked_recalibrate(replay.net, {"params": replay.last}, batches, choices)
+        logits = masked(replay.net, variables, replay.inputs["test"].astype(np.float64), choices)
+        for i, row in enumerate(logits):
+            assert_close(row, replay.sums[f"logits{i}"], _TOLERANCE, f"{network}, final subnet {i}")
