@@ -64,6 +64,8 @@ def main(argv: list[str]) -> int:
         command = ["python", "-m", "experiments.eps", *argv[1:]]
         if first:
             write_run_info(workdir, command)
+    except processes.DifferentProcessesError as error:
+        return _fail_together(error, _BAD_INPUT)
     except (ValueError, OSError, ImportError) as error:
         return _fail(error, _BAD_INPUT)
     except processes.LostProcessError as error:
@@ -74,8 +76,12 @@ def main(argv: list[str]) -> int:
     try:
         results = run.execute()
     except train.StoppedError:
-        return signals.report()
-    except (train.NonFiniteLossError, CorruptCheckpointError, OSError, processes.LostProcessError) as error:
+        status = signals.report()
+        processes.leave_together()
+        return status
+    except train.NonFiniteLossError as error:
+        return _fail_together(error, _FAILED)
+    except (CorruptCheckpointError, OSError, processes.LostProcessError) as error:
         return _fail(error, _FAILED)
     except jax.errors.JaxRuntimeError as error:
         if arguments.processes is None:
@@ -95,6 +101,13 @@ def _default_workdir(name: str) -> str:
 
 def _fail(error: Exception, status: int) -> int:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return status
+
+
+def _fail_together(error: Exception, status: int) -> int:
+    """Of several processes, all fail in the same place."""
+    _fail(error, status)
+    processes.leave_together()
     return status
 
 

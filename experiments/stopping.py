@@ -5,8 +5,10 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from types import FrameType
+from typing import NoReturn
 
 from ofav2_jax import processes
 from ofav2_jax.train import Run
@@ -27,19 +29,30 @@ class StopSignals:
         self._run = run
         self._command = shlex.join(command)
         self._received = 0
+        self._reporting = threading.Lock()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
+        processes.when_stop_is_announced(self._leave_after_grace)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received:
-            self._leave()
+            self._end()
         self._received = number
         self._run.request_stop()
-        timer = threading.Timer(_GRACE_S, self._leave)
-        timer.daemon = True
-        timer.start()
+        # In a thread, because a signal handler must not wait, and the other processes may have to be reached.
+        threading.Thread(target=self._announce, daemon=True).start()
 
-    def _leave(self) -> None:
+    def _announce(self) -> None:
+        if not processes.announce_stop():
+            self._leave_after_grace()
+
+    def _leave_after_grace(self) -> None:
+        time.sleep(_GRACE_S)
+        self.report()
+        processes.leave_together()
+        self._end()
+
+    def _end(self) -> NoReturn:
         status = self.report()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -47,10 +60,10 @@ class StopSignals:
         os._exit(status)
 
     def report(self) -> int:
-        """Says where the run stands and how it goes on; returns the exit status, 128 + the signal as in a shell."""
+        """Says once where the run stands and how it goes on; returns the exit status, 128 + the signal as in a shell."""
         # Of several processes any one may have been told.
         number = self._received or signal.SIGTERM
-        if processes.is_first():
+        if processes.is_first() and self._reporting.acquire(blocking=False):
             name = signal.Signals(number).name if self._received else "a signal to another process"
             where = self._run.latest_checkpoint or "none yet"
             print(f"stopped by {name}; last checkpoint: {where}; to go on: {self._command}", file=sys.stderr)

@@ -1,8 +1,10 @@
 """Several processes of one run: they agree on where it starts and when it stops; the first one reads and writes."""
 
+import contextlib
 import hashlib
 import itertools
 import json
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,11 +20,17 @@ from ofav2_jax.placement import share
 _LOST_AFTER_S = 30
 # How long processes wait for each other, for instance for one that downloads a data set.
 _WAIT_S = 3600
+_STOP = "ofav2_jax stop"
 _meetings = itertools.count()
+_leaving = threading.Lock()
 
 
 class LostProcessError(Exception):
     """Another process of the run ended or cannot be reached."""
+
+
+class DifferentProcessesError(ValueError):
+    """The processes of a run were started with different settings or data; raised in all of them."""
 
 
 def connect(coordinator: str | None = None, num_processes: int | None = None, index: int | None = None) -> None:
@@ -55,6 +63,42 @@ def meet() -> None:
     """
     if jax.process_count() > 1:
         multihost.get_barrier_sync_fn()(key=f"ofav2_jax {next(_meetings)}", timeout_ms=1000 * _WAIT_S)
+
+
+def leave_together() -> None:
+    """Returns once all processes are here, and disconnects them; to be called where all of them end.
+
+    A process that ends without this takes the others with it: JAX's coordination service, which runs in process 0,
+    aborts those that are still connected when it goes, and when one of them is not heard of for half a minute. How
+    far apart the processes end depends on the machine.
+    """
+    with _leaving:
+        if jax.distributed.is_initialized():
+            jax.distributed.shutdown()
+
+
+def announce_stop() -> bool:
+    """Lets all processes, this one included, know that one of them was told to stop; False if there is only one."""
+    if not jax.distributed.is_initialized():
+        return False
+    multihost.get_jax_distributed_client().key_value_set(_STOP, "", allow_overwrite=True)
+    return True
+
+
+def when_stop_is_announced(call: Callable[[], None]) -> None:
+    """Calls a function, in a thread of its own, once any process announces a stop."""
+    if not jax.distributed.is_initialized():
+        return
+    client = multihost.get_jax_distributed_client()
+
+    def wait() -> None:
+        while jax.distributed.is_initialized():
+            # The wait ends with an error after its time, and when this process leaves.
+            with contextlib.suppress(jax.errors.JaxRuntimeError):
+                client.blocking_key_value_get(_STOP, 1000 * _WAIT_S)
+                return call()
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def is_first() -> bool:
@@ -111,7 +155,7 @@ def check_same(what: str, value: Any) -> None:
         value: JSON.
 
     Raises:
-        ValueError: in all of them, naming those that differ from the first one.
+        DifferentProcessesError: in all of them, naming those that differ from the first one.
     """
     if jax.process_count() == 1:
         return
@@ -120,7 +164,7 @@ def check_same(what: str, value: Any) -> None:
     all_sha = np.asarray(multihost_utils.process_allgather(np.frombuffer(sha, np.uint8)))
     differing = np.flatnonzero((all_sha != all_sha[0]).any(axis=1))
     if len(differing):
-        raise ValueError(f"process {', '.join(map(str, differing))} has other {what} than process 0")
+        raise DifferentProcessesError(f"process {', '.join(map(str, differing))} has other {what} than process 0")
 
 
 class StopRequest:

@@ -9,8 +9,12 @@ from tests import runs
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Two processes share the tests: those of a module, and all that need the same runs, go to the same one."""
+    """Two processes share the tests: those of a module, and all that need the same runs, go to the same one.
+
+    First of all hooks, because pytest-xdist reads the groups in a hook of its own.
+    """
     for item in items:
         group = "runs" if "cache" in item.fixturenames else item.module.__name__
         item.add_marker(pytest.mark.xdist_group(group))

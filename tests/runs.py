@@ -20,15 +20,24 @@ def launch(workdir, cache, *arguments, config=TINY, num_devices=1):
     )
 
 
-def finish(process, timeout=300):
+# Far beyond what any machine needs: only there so that a process that hangs does not hold up everything.
+_HANGS_S = 1200
+
+
+def finish(process, timeout=_HANGS_S):
     """Waits; returns the exit status, what was printed, and what was printed as errors."""
-    out, err = process.communicate(timeout=timeout)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
     return process.returncode, out, err
 
 
-def wait_until(condition, process, timeout=200):
+def wait_until(condition, process):
     """Waits until a condition holds or the process has ended; whether it holds."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + _HANGS_S
     while not condition():
         if process.poll() is not None:
             return False

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -321,15 +320,10 @@ def test_a_name_with_a_separator_needs_a_workdir():
         ([QUICKSTART, "--workdir=setup.cfg/run"], "workdir='setup.cfg/run' is not allowed"),
     ],
 )
-def test_refused_in_seconds(arguments, message):
-    started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.eps", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
-    seconds = time.monotonic() - started
+def test_refused_by_a_process_of_its_own(arguments, message):
+    done = subprocess.run([sys.executable, "-m", "experiments.eps", *arguments], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr and len(done.stderr.splitlines()) == 1
-    assert seconds < 5
 
 
 # --- what no config can express: phases have names there, and no order -------------------------------------------

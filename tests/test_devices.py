@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -47,8 +46,8 @@ def test_two_processes_train_the_same_parameters_as_one(tmp_path):
         for each in arguments
     ]
     for process in pair:
-        _, err = process.communicate(timeout=300)
-        assert process.returncode == 0, err
+        status, _, err = finish(process)
+        assert status == 0, err
     with jax.enable_x64(True):
         one = steps.train("ofa_mbv3", "masked", jax.devices()[:4], steps.FOUR)
     for index in range(2):
@@ -86,7 +85,7 @@ def test_run_of_two_processes(start_pair, cache, tmp_path):
     first, second = start_pair(workdir)
     assert wait_until((workdir / "state" / "2").exists, first)
     second.send_signal(signal.SIGTERM)
-    (status, out, err), (other_status, other_out, other_err) = finish(first, 60), finish(second, 60)
+    (status, out, err), (other_status, other_out, other_err) = finish(first), finish(second)
     assert (status, other_status) == (143, 143), err + other_err
     assert re.search(rf"stopped by a signal to another process; last checkpoint: {workdir}/state/\d+; to go on: ", err)
     assert "network" in "".join(printed(out)) and not printed(other_out) and not other_err
@@ -96,9 +95,7 @@ def test_run_of_two_processes(start_pair, cache, tmp_path):
     saved = max(int(path.name) for path in (workdir / "state").iterdir() if path.name.isdigit())
     assert wait_until((workdir / "state" / str(saved + 2)).exists, first)
     second.kill()
-    killed = time.monotonic()
-    status, _, err = finish(first, 90)
-    assert time.monotonic() - killed < 60
+    status, _, err = finish(first)
     assert status != 0
     assert "another process of this run ended" in err or "another task died" in err, err
 
@@ -114,7 +111,7 @@ def test_processes_with_other_settings_are_refused(cache, tmp_path):
         launch(tmp_path / "run", cache, *several, f"--process_index={index}", f"--config.seed={index}", num_devices=2)
         for index in range(2)
     ]
-    ends = [finish(process, 90) for process in pair]
+    ends = [finish(process) for process in pair]
     assert any("error: process 1 has other settings than process 0" in err for _, _, err in ends), ends
     assert all(status != 0 for status, _, _ in ends)
     assert not os.path.exists(tmp_path / "run" / "state")

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 def eps(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "experiments.eps", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=100
+        [sys.executable, "-m", "experiments.eps", *arguments], cwd=ROOT, capture_output=True, text=True
     )
 
 

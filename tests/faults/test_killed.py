@@ -78,7 +78,7 @@ def test_finished_run_does_nothing_when_started_again(uninterrupted, cache, tmp_
 @pytest.mark.slow
 def test_killed_at_30_random_moments(cache, tmp_path):
     """A quickstart run that is killed again and again, some seconds after each start."""
-    status, _, err = finish(launch(tmp_path / "whole", cache, config=_QUICKSTART), timeout=1200)
+    status, _, err = finish(launch(tmp_path / "whole", cache, config=_QUICKSTART))
     assert status == 0, err
     moments = random.Random(0)
     workdir, killed_at = tmp_path / "run", []
@@ -93,6 +93,6 @@ def test_killed_at_30_random_moments(cache, tmp_path):
         )
         killed_at.append(position)
     print(json.dumps(killed_at))
-    status, _, err = finish(launch(workdir, cache, config=_QUICKSTART), timeout=1200)
+    status, _, err = finish(launch(workdir, cache, config=_QUICKSTART))
     assert status == 0, err
     assert_same_run(workdir, tmp_path / "whole")

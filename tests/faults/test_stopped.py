@@ -3,7 +3,6 @@
 import dataclasses
 import re
 import signal
-import time
 
 import pytest
 
@@ -21,10 +20,8 @@ def test_told_to_stop_saves_and_says_how_to_go_on(number, cache, tmp_path):
     # Nothing is saved but at the end of an epoch: what is there afterwards was saved because of the signal.
     process = launch(workdir, cache, "--config.checkpoint.every_s=1000")
     assert wait_until((workdir / "state" / "3").exists, process)
-    told = time.monotonic()
     process.send_signal(number)
     status, _, err = finish(process)
-    assert time.monotonic() - told < 30
     assert status == 128 + number
     (line,) = err.splitlines()
     assert line.startswith(f"stopped by {number.name}; last checkpoint: {workdir}/state/")
