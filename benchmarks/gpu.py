@@ -12,8 +12,8 @@ from typing import Any
 
 from benchmarks.ours import Ours, images, machine, write_json
 from benchmarks.train_step import NUM_SUBNETS, measure, print_table
-from ofav2_jax.evaluate import Evaluation, Evaluator
-from ofav2_jax.phases import paper_phases
+from ofav2_jax.evaluate.evaluator import Evaluation, Evaluator
+from ofav2_jax.settings.phases import paper_phases
 
 TRAIN_IMAGES = 85_000
 RESOLUTIONS = (48, 56, 64)

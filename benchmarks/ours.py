@@ -18,12 +18,12 @@ import numpy as np
 from ofav2_jax import SearchSpace, SuperNet
 from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.data.dataset import Dataset
-from ofav2_jax.evaluate import Evaluation, Evaluator
-from ofav2_jax.placement import ResidentImages, replicate
-from ofav2_jax.programs import Programs
-from ofav2_jax.step import MaskedEngine, Recipe, Steps
-from ofav2_jax.traces import beside_compiled_programs
-from ofav2_jax.train import initial_params
+from ofav2_jax.evaluate.evaluator import Evaluation, Evaluator
+from ofav2_jax.run.run import initial_params
+from ofav2_jax.runtime.feed import ResidentImages, replicate
+from ofav2_jax.runtime.programs import Programs
+from ofav2_jax.runtime.trace_cache import beside_compiled_programs
+from ofav2_jax.train.step import MaskedEngine, Recipe, Steps
 
 NUM_CLASSES = 200
 NUM_IMAGES = 10_000

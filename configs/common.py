@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from ofav2_jax.checks import did_you_mean
-from ofav2_jax.phases import paper_phases
+from ofav2_jax.settings.phases import paper_phases
 
 
 def _one_of(*allowed: Any) -> Callable[[str], Any]:

@@ -9,15 +9,15 @@ from typing import Any
 
 import jax
 
-from ofav2_jax.channels import count, num_parameters
 from ofav2_jax.data.dataset import Dataset
-from ofav2_jax.paper import COLUMNS
-from ofav2_jax.phases import Phase, space_after
-from ofav2_jax.report import write_report
-from ofav2_jax.settings import Settings
-from ofav2_jax.space import SearchSpace
-from ofav2_jax.supernet import SuperNet
-from ofav2_jax.train import StepProgress, steps_per_epoch
+from ofav2_jax.model.channels import count, num_parameters
+from ofav2_jax.model.space import SearchSpace
+from ofav2_jax.model.supernet import SuperNet
+from ofav2_jax.report.page import write_report
+from ofav2_jax.report.paper import COLUMNS
+from ofav2_jax.run.run import StepProgress, steps_per_epoch
+from ofav2_jax.settings.phases import Phase, space_after
+from ofav2_jax.settings.settings import Settings
 
 
 def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Sequence[jax.Device]) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ofav2_jax.report import write_report
+from ofav2_jax.report.page import write_report
 
 
 def main(argv: Sequence[str] | None = None) -> int:

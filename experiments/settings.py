@@ -13,11 +13,11 @@ from ofav2_jax.data.augment import Augmentation
 from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.data.digits import RESOLUTION as DIGITS_RESOLUTION
 from ofav2_jax.data.digits import load_digits
-from ofav2_jax.evaluate import Evaluation
-from ofav2_jax.network import network_spec
-from ofav2_jax.phases import paper_phases
-from ofav2_jax.settings import DataSettings, Settings
-from ofav2_jax.step import Recipe
+from ofav2_jax.evaluate.evaluator import Evaluation
+from ofav2_jax.model.network import network_spec
+from ofav2_jax.settings.phases import paper_phases
+from ofav2_jax.settings.settings import DataSettings, Settings
+from ofav2_jax.train.step import Recipe
 
 _DIGITS = "digits"
 

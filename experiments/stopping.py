@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from ofav2_jax import processes
-from ofav2_jax.train import Run
+from ofav2_jax.run.run import Run
+from ofav2_jax.runtime import processes
 
 # A step is over long before that; compiling or testing may not be, and has nothing to save.
 _GRACE_S = 15.0
@@ -60,7 +60,7 @@ class StopSignals:
         os._exit(status)
 
     def report(self) -> int:
-        """Says once where the run stands and how it goes on; returns the exit status, 128 + the signal as in a shell."""
+        """Says once where the run stands and how it goes on; returns the exit status, 128 + the signal."""
         # Of several processes any one may have been told.
         number = self._received or signal.SIGTERM
         if processes.is_first() and self._reporting.acquire(blocking=False):

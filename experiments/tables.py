@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ofav2_jax import paper
-from ofav2_jax.records import RunRecord, read_run
+from ofav2_jax.report.page import paper
+from ofav2_jax.report.records import RunRecord, read_run
 
 _COLUMNS = tuple(paper.COLUMNS.values())
 _MEASURES = ("avg", "best")

@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from ofav2_jax import programs
-from tests import runs
+from ofav2_jax.runtime import programs
+from tests.helpers import runs
 
 jax.config.update("jax_num_cpu_devices", 8)
 

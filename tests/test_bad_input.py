@@ -321,7 +321,9 @@ def test_a_name_with_a_separator_needs_a_workdir():
     ],
 )
 def test_refused_by_a_process_of_its_own(arguments, message):
-    done = subprocess.run([sys.executable, "-m", "experiments.eps", *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.eps", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr and len(done.stderr.splitlines()) == 1
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from ofav2_jax import Choices, Subnet, SuperNet
-from ofav2_jax.channels import Cost, count, num_parameters, sort_channels
-from ofav2_jax.interop.torch import to_torch
-from ofav2_jax.network import NETWORKS
-from tests.programs import masked
-from tests.reference import DIRECTORY, EXHAUSTIVE, assert_close, images, load, name_of, subnet_of
+from ofav2_jax.model.channels import Cost, count, num_parameters, sort_channels
+from ofav2_jax.model.network import NETWORKS
+from ofav2_jax.model.torch_weights import to_torch
+from tests.helpers.programs import masked
+from tests.helpers.reference import DIRECTORY, EXHAUSTIVE, assert_close, images, load, name_of, subnet_of
 
 # Below this relative gap between two importances float32 does not determine their order.
 MIN_GAP = 1e-5

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from ofav2_jax import depthwise
+from ofav2_jax.ops import depthwise
 
 FORMULATIONS = {"shifts": depthwise._by_shifts, "matrix": depthwise._by_matrix}
 

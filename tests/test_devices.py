@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests import steps
-from tests.runs import ROOT, finish, launch, results_of, wait_until
+from tests.helpers import steps
+from tests.helpers.runs import ROOT, finish, launch, results_of, wait_until
 
 
 def assert_same(ours, theirs):
@@ -42,7 +42,9 @@ def test_two_processes_train_the_same_parameters_as_one(tmp_path):
     coordinator = f"127.0.0.1:{free_port()}"
     arguments = [[coordinator, "2", str(index), "2", str(tmp_path / "process")] for index in range(2)]
     pair = [
-        subprocess.Popen([sys.executable, "-m", "tests.steps", *each], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.helpers.steps", *each], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
         for each in arguments
     ]
     for process in pair:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from configs import common, quickstart
 from experiments.eps import main
 from experiments.settings import load_dataset, settings_from_config
-from ofav2_jax.network import NETWORKS
+from ofav2_jax.model.network import NETWORKS
 
 ROOT = Path(__file__).parents[1]
 

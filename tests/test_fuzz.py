@@ -17,8 +17,8 @@ from experiments import eps
 from experiments.arguments import Arguments, field_names
 from experiments.settings import settings_from_config
 from ofav2_jax import Subnet
-from ofav2_jax.settings import Settings
-from ofav2_jax.space import ALLOWED, CHOICE_NAMES
+from ofav2_jax.model.space import ALLOWED, CHOICE_NAMES
+from ofav2_jax.settings.settings import Settings
 from tests.test_space import networks, space_of, subnets
 
 # The same examples in every run: a failure elsewhere is a failure here.

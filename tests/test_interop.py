@@ -7,9 +7,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from ofav2_jax import Subnet, SuperNet
-from ofav2_jax.interop.torch import load_torch, to_torch
-from ofav2_jax.network import NETWORKS
-from tests.reference import load
+from ofav2_jax.model.network import NETWORKS
+from ofav2_jax.model.torch_weights import load_torch, to_torch
+from tests.helpers.reference import load
 
 STEM = "head_stage.first_conv.conv.weight"
 

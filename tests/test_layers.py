@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ofav2_jax.layers import ACTIVATIONS, DERIVATIVES, pick
+from ofav2_jax.model.layers import ACTIVATIONS, DERIVATIVES, pick
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ofav2_jax.losses import (
+from ofav2_jax.train.losses import (
     ensemble_weights,
     exit_weights,
     smoothed_cross_entropy,
     soft_target_cross_entropy,
 )
-from tests import recorded
+from tests.helpers import recorded
 
 CASES = recorded.load("losses")
 

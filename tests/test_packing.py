@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from ofav2_jax import Subnet, SuperNet
-from ofav2_jax.channels import variable_shapes
-from ofav2_jax.packing import DECAYED, OTHERS, Packing, decayed
-from ofav2_jax.space import Choices
-from ofav2_jax.train import initial_params
-from tests.programs import quick_jit
+from ofav2_jax.model.channels import variable_shapes
+from ofav2_jax.model.packing import DECAYED, OTHERS, Packing, decayed
+from ofav2_jax.model.space import Choices
+from ofav2_jax.run.run import initial_params
+from tests.helpers.programs import quick_jit
 
 # With every kind of parameter.
 NET = SuperNet("se_dp", width_multiplier=0.1, num_classes=7)

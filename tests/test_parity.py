@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from ofav2_jax import Choices, forward, forward_exits, recalibrate
-from ofav2_jax.interop.torch import to_torch
-from ofav2_jax.network import NETWORKS
-from tests.programs import masked, masked_gradient, masked_recalibrate, static, static_gradient
-from tests.reference import EARLY_EXIT_NETWORKS, EXHAUSTIVE, assert_close, images, load, subnet_of
+from ofav2_jax.model.network import NETWORKS
+from ofav2_jax.model.torch_weights import to_torch
+from tests.helpers.programs import masked, masked_gradient, masked_recalibrate, static, static_gradient
+from tests.helpers.reference import EARLY_EXIT_NETWORKS, EXHAUSTIVE, assert_close, images, load, subnet_of
 
 FLOAT32, FLOAT64 = 1e-4, 1e-9
 RESOLUTIONS = (48, 52, 56, 60, 64)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ofav2_jax import SearchSpace, SuperNet
-from ofav2_jax.network import NETWORKS
-from ofav2_jax.phases import Phase, learning_rate, paper_phases, space_after
-from tests import recorded
+from ofav2_jax.model.network import NETWORKS
+from ofav2_jax.settings.phases import Phase, learning_rate, paper_phases, space_after
+from tests.helpers import recorded
 
 
 def test_each_network_goes_through_the_phases_of_what_is_elastic_in_it():

@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 import pytest
 
 from experiments import report as command
-from ofav2_jax import pictures, report
-from ofav2_jax.records import read_run
-from tests.synthetic import write_run
+from ofav2_jax.report import page as report
+from ofav2_jax.report import pictures
+from ofav2_jax.report.records import read_run
+from tests.helpers.synthetic import write_run
 
 _VOID = {"meta", "link", "br", "img", "hr", "input"}
 

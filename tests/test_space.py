@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ofav2_jax import Choices, SearchSpace, Subnet, SuperNet
-from ofav2_jax.network import NETWORKS
-from ofav2_jax.space import ALLOWED
+from ofav2_jax.model.network import NETWORKS
+from ofav2_jax.model.space import ALLOWED
 
 
 def values(name, count):

@@ -10,14 +10,14 @@ import pytest
 from ofav2_jax import SearchSpace, Subnet, SuperNet
 from ofav2_jax.data.augment import Augmentation
 from ofav2_jax.data.digits import load_digits
-from ofav2_jax.packing import DECAYED, OTHERS
-from ofav2_jax.placement import ResidentImages, StreamedImages, replicate
-from ofav2_jax.programs import Programs
-from ofav2_jax.space import Choices
-from ofav2_jax.step import ENGINES, Recipe, Steps, update
-from ofav2_jax.train import initial_params
-from tests import recorded
-from tests.programs import quick_jit
+from ofav2_jax.model.packing import DECAYED, OTHERS
+from ofav2_jax.model.space import Choices
+from ofav2_jax.run.run import initial_params
+from ofav2_jax.runtime.feed import ResidentImages, StreamedImages, replicate
+from ofav2_jax.runtime.programs import Programs
+from ofav2_jax.train.step import ENGINES, Recipe, Steps, update
+from tests.helpers import recorded
+from tests.helpers.programs import quick_jit
 
 RATE = 1e-3
 RESOLUTION = 32

@@ -8,21 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ofav2_jax import (
-    Choices,
-    SearchSpace,
-    Subnet,
-    SuperNet,
-    forward,
-    forward_exits,
-    forward_masked,
-    recalibrate,
-    supernet,
-)
-from ofav2_jax.channels import variable_shapes
-from ofav2_jax.network import NETWORKS
-from tests.programs import masked, quick_jit, static
-from tests.reference import EARLY_EXIT_NETWORKS
+from ofav2_jax import Choices, SearchSpace, Subnet, SuperNet, forward, forward_exits, forward_masked, recalibrate
+from ofav2_jax.model import supernet
+from ofav2_jax.model.channels import variable_shapes
+from ofav2_jax.model.network import NETWORKS
+from tests.helpers.programs import masked, quick_jit, static
+from tests.helpers.reference import EARLY_EXIT_NETWORKS
 
 NUM_SUBNETS = 2
 IMAGES = np.random.default_rng(0).normal(size=(4, 40, 40, 3))

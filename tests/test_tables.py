@@ -6,8 +6,8 @@ import json
 import pytest
 
 from experiments import tables
-from ofav2_jax.records import read_run
-from tests.synthetic import write_run
+from ofav2_jax.report.records import read_run
+from tests.helpers.synthetic import write_run
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from jax import export
 
-from ofav2_jax import traces
-from ofav2_jax.supernet import SuperNet
-from ofav2_jax.traces import Traces, beside_compiled_programs
-from tests.steps import MIXED, SMALL, train
+from ofav2_jax.model.supernet import SuperNet
+from ofav2_jax.runtime import trace_cache as traces
+from ofav2_jax.runtime.trace_cache import Traces, beside_compiled_programs
+from tests.helpers.steps import MIXED, SMALL, train
 
 
 class Function:

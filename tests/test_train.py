@@ -7,10 +7,10 @@ import re
 import pytest
 
 from experiments.settings import settings_from_config
-from ofav2_jax import train
 from ofav2_jax.data.digits import load_digits
+from ofav2_jax.run import run as train
 from tests.configs.tiny import get_config
-from tests.runs import results_of
+from tests.helpers.runs import results_of
 
 
 def test_results(uninterrupted):

@@ -15,13 +15,13 @@ from safetensors.numpy import load_file
 
 from ofav2_jax import Choices, Subnet, SuperNet
 from ofav2_jax.data.augment import Normalisation
-from ofav2_jax.interop.torch import load_torch, to_torch
-from ofav2_jax.placement import Images, replicate, share
-from ofav2_jax.programs import Programs
-from ofav2_jax.step import MaskedEngine, Recipe, Steps
-from ofav2_jax.train import TrainState, _arrays_at_start
-from tests.programs import masked, masked_recalibrate
-from tests.reference import FULL, assert_close, name_of
+from ofav2_jax.model.torch_weights import load_torch, to_torch
+from ofav2_jax.run.run import TrainState, _arrays_at_start
+from ofav2_jax.runtime.feed import Images, replicate, share
+from ofav2_jax.runtime.programs import Programs
+from ofav2_jax.train.step import MaskedEngine, Recipe, Steps
+from tests.helpers.programs import masked, masked_recalibrate
+from tests.helpers.reference import FULL, assert_close, name_of
 
 _RECORDED = FULL / "trajectories"
 _RESOLUTION = 48

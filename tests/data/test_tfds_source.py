@@ -6,7 +6,6 @@ import json
 import logging
 from pathlib import Path
 
-import miniature
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -15,6 +14,7 @@ from PIL import Image
 from ofav2_jax.data import image_cache, tfds_source
 from ofav2_jax.data.tfds_source import load_tfds
 from ofav2_jax.data.tiny_imagenet.tiny_imagenet import TinyImagenet
+from tests.helpers import miniature
 
 REAL_ARCHIVE = Path(__file__).parents[2].parent / "shared" / "data" / "tiny-imagenet-200.tar.xz"
 

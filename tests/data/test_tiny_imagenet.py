@@ -10,12 +10,12 @@ import zipfile
 
 import numpy as np
 import pytest
-from miniature import CONTENTS, GREY, ROOT, WNIDS, jpeg, mini_tree, write_tar, write_zip
 from PIL import Image
 
 from ofav2_jax.data.tiny_imagenet import tiny_imagenet
 from ofav2_jax.data.tiny_imagenet.archive import published_contents
 from ofav2_jax.data.tiny_imagenet.tiny_imagenet import TinyImagenet
+from tests.helpers.miniature import CONTENTS, GREY, ROOT, WNIDS, jpeg, mini_tree, write_tar, write_zip
 
 
 @pytest.fixture(autouse=True)

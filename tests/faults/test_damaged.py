@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from ofav2_jax.checkpoint import CorruptCheckpointError, RunState, load_tree, save_tree
-from tests.runs import assert_same_run, finish, launch
+from ofav2_jax.run.checkpoint import CorruptCheckpointError, RunState, load_tree, save_tree
+from tests.helpers.runs import assert_same_run, finish, launch
 
 TREE = {"a": np.arange(50_000, dtype=np.float32), "b": {"c": np.ones((3, 2), np.float32)}}
 

@@ -6,8 +6,8 @@ import resource
 import numpy as np
 import pytest
 
-from ofav2_jax.checkpoint import RunState, save_tree
-from tests.runs import assert_same_run, finish, launch, wait_until
+from ofav2_jax.run.checkpoint import RunState, save_tree
+from tests.helpers.runs import assert_same_run, finish, launch, wait_until
 
 _UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 # Above the JSON files, below the arrays.

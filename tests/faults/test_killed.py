@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.runs import assert_same_run, finish, kill, launch, results_of, wait_until
+from tests.helpers.runs import assert_same_run, finish, kill, launch, results_of, wait_until
 
 _QUICKSTART = "configs/quickstart.py"
 _NUM_KILLS = 30

@@ -9,9 +9,9 @@ import pytest
 from experiments.settings import settings_from_config
 from ofav2_jax.data.dataset import fingerprint
 from ofav2_jax.data.digits import load_digits
-from ofav2_jax.run_directory import DifferentRunError, RunDirectory
+from ofav2_jax.run.run_directory import DifferentRunError, RunDirectory
 from tests.configs.tiny import get_config
-from tests.runs import TINY, finish, kill, launch, wait_until
+from tests.helpers.runs import TINY, finish, kill, launch, wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -6,8 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from ofav2_jax.checkpoint import CorruptCheckpointError, RunState, load_tree, save_tree
 from ofav2_jax.data.image_cache import ImageSource, cached_images
+from ofav2_jax.run.checkpoint import CorruptCheckpointError, RunState, load_tree, save_tree
 
 TREE = {"a": np.arange(1000, dtype=np.float32)}
 

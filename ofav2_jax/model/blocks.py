@@ -1,0 +1,230 @@
+"""What a supernet is built from: the stem, the three parallel blocks, levels, exit heads (Table I)."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ofav2_jax.model.layers import (
+    BatchNorm,
+    DepthwiseConv,
+    Layer,
+    PointwiseConv,
+    SqueezeExcite,
+    apply_mask,
+    h_swish,
+    mix_channels,
+    prefix,
+)
+from ofav2_jax.model.network import middle_width, squeeze_width
+from ofav2_jax.model.space import ALLOWED, LevelChoice
+
+
+class StemBlock(nn.Module):
+    """Depthwise-separable block with a residual: the second row of Table I."""
+
+    channels: int
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        bn = functools.partial(BatchNorm, self.channels, axis_name=self.axis_name, dtype=self.dtype)
+        self.depthwise = DepthwiseConv(self.channels, kernel_size=3, dtype=self.dtype)
+        self.depthwise_bn = bn("relu")
+        self.project = PointwiseConv(self.channels, self.channels, dtype=self.dtype)
+        self.project_bn = bn()
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y = self.depthwise_bn(self.depthwise(x), train)
+        return x + self.project_bn(self.project(y), train)
+
+
+class StemConv(Layer):
+    """3x3 convolution of stride 2, as one matrix product over the nine shifted images."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        channels, _, height, width, _ = images.shape
+        init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        kernel = self.parameter("kernel", init, (3, 3, channels, self.features))
+        padded = jnp.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+        shifts = [padded[:, :, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
+        patches = jnp.concatenate(shifts, axis=0).astype(self.dtype)
+        return mix_channels(kernel.reshape(9 * channels, self.features).astype(self.dtype), patches)
+
+
+class InvertedBottleneck(nn.Module):
+    """Expand 1x1, depthwise k x k, squeeze-and-excitation where the stage has it, project 1x1 (Table I).
+
+    Attributes:
+        in_channels, channels: input and output channels.
+        stride: of the depthwise convolution.
+        activation: "relu" or "h_swish".
+        squeeze_excite: whether there is an SE block.
+        residual: whether the input is added to the output (every level but a stage's first).
+    """
+
+    in_channels: int
+    channels: int
+    stride: int
+    activation: str
+    squeeze_excite: bool
+    residual: bool
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        # Set here and not per call: what each expand ratio makes active, in the block and in its SE.
+        self.widths = {expand: middle_width(self.in_channels, expand) for expand in ALLOWED["expand"]}
+        self.hidden = {expand: squeeze_width(width) for expand, width in self.widths.items()}
+        middle = max(self.widths.values())
+        bn = functools.partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
+        # Cheaper to compute again, from a sixth of the channels, than to write and read.
+        self.expand = PointwiseConv(self.in_channels, middle, dtype=self.dtype, kept=False)
+        self.expand_bn = bn(middle, self.activation)
+        self.depthwise = DepthwiseConv(middle, kernel_size=7, stride=self.stride, elastic=True, dtype=self.dtype)
+        self.depthwise_bn = bn(middle, self.activation)
+        if self.squeeze_excite:
+            self.se = SqueezeExcite(middle, max(self.hidden.values()), dtype=self.dtype)
+        self.project = PointwiseConv(middle, self.channels, dtype=self.dtype)
+        self.project_bn = bn(self.channels)
+
+    def __call__(self, x: jax.Array, choice: LevelChoice, train: bool) -> jax.Array:
+        width = prefix(choice.expand, self.widths)
+        y = self.expand_bn(self.expand(x, width), train)
+        y = self.depthwise_bn(self.depthwise(y, choice.kernel), train)
+        # One mask suffices, here: up to this point no channel reads another one, and masking earlier would
+        # show a batch norm a channel of zeros.
+        y = apply_mask(y, width)
+        if self.squeeze_excite:
+            y = self.se(y, prefix(choice.expand, self.hidden))
+        y = self.project_bn(self.project(y), train)
+        return x + y if self.residual else y
+
+
+class PointwiseBlock(nn.Module):
+    """1x1 convolution with the level's stride, BN, activation: bit 2 of a parallel level."""
+
+    in_channels: int
+    channels: int
+    stride: int
+    activation: str
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        self.conv = PointwiseConv(self.in_channels, self.channels, dtype=self.dtype)
+        self.bn = BatchNorm(self.channels, self.activation, self.axis_name, self.dtype)
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return self.bn(self.conv(x[:, :, :: self.stride, :: self.stride]), train)
+
+
+class LightBlock(nn.Module):
+    """Max-pool where there is a stride, 1x1 convolution with bias where channels change, BN, activation: bit 1."""
+
+    in_channels: int
+    channels: int
+    stride: int
+    activation: str
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        if self.in_channels != self.channels:
+            self.conv = PointwiseConv(self.in_channels, self.channels, use_bias=True, dtype=self.dtype)
+        self.bn = BatchNorm(self.channels, self.activation, self.axis_name, self.dtype)
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y = _max_pool(x, self.stride) if self.stride > 1 else x
+        y = self.conv(y) if self.in_channels != self.channels else y
+        return self.bn(y, train)
+
+
+def _max_pool(x: jax.Array, window: int) -> jax.Array:
+    """Non-overlapping max-pool of [C, S, H, W, B] in ceil mode: an incomplete last window counts."""
+    channels, s, height, width, batch = x.shape
+    rows, columns = -(-height // window), -(-width // window)
+    pads = ((0, 0), (0, 0), (0, rows * window - height), (0, columns * window - width), (0, 0))
+    x = jnp.pad(x, pads, constant_values=-jnp.inf).reshape(channels, s, rows, window, columns, window, batch)
+    pixels = [x[:, :, :, i, :, j] for i in range(window) for j in range(window)]
+    # Not jnp.max: its gradient counts the pixels equal to the maximum and divides by that. The count is 0, and
+    # the gradient NaN, where the compiler computes a pixel once more for the comparison and rounds differently.
+    return functools.reduce(lambda first, second: jnp.where(second > first, second, first), pixels)
+
+
+class Level(nn.Module):
+    """One level: an inverted bottleneck or, in parallel networks, the sum of the blocks that the code names."""
+
+    parallel: bool
+    in_channels: int
+    channels: int
+    stride: int
+    activation: str
+    squeeze_excite: bool
+    residual: bool
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        shape = dict(
+            in_channels=self.in_channels,
+            channels=self.channels,
+            stride=self.stride,
+            activation=self.activation,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+        )
+        self.inverted_bottleneck = InvertedBottleneck(
+            **shape, squeeze_excite=self.squeeze_excite, residual=self.residual
+        )
+        if self.parallel:
+            self.pointwise = PointwiseBlock(**shape)
+            self.light = LightBlock(**shape)
+
+    def __call__(self, x: jax.Array, choice: LevelChoice, train: bool) -> jax.Array:
+        blocks = {4: lambda: self.inverted_bottleneck(x, choice, train)}
+        if not self.parallel:
+            return blocks[4]()
+        blocks |= {2: lambda: self.pointwise(x, train), 1: lambda: self.light(x, train)}
+        if isinstance(choice.level, int):
+            return sum(block() for bit, block in blocks.items() if choice.level & bit)
+
+        def active(bit):
+            return (choice.level & bit > 0).astype(self.dtype)[:, None, None, None]
+
+        return sum(active(bit) * block() for bit, block in blocks.items())
+
+
+class ExitHead(nn.Module):
+    """1x1 convolution, BN, h-swish, global mean, dense mix, h-swish, dropout, classifier (Table I's tail)."""
+
+    in_channels: int
+    widths: tuple[int, int]
+    num_classes: int
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        expanded, mixed = self.widths
+        self.expand = PointwiseConv(self.in_channels, expanded, dtype=self.dtype)
+        self.expand_bn = BatchNorm(expanded, "h_swish", self.axis_name, self.dtype)
+        self.mix = PointwiseConv(expanded, mixed, dtype=self.dtype)
+        # variance 1 / (3 in) is uniform within 1 / sqrt(in)
+        uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+        # Logits rounded to bfloat16 are equal too often.
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        self.classifier = PointwiseConv(mixed, self.num_classes, True, wide, kernel_init=uniform)
+
+    def __call__(self, x: jax.Array, train: bool, keep: jax.Array | None, keep_rate: float) -> jax.Array:
+        """Logits [classes, S, B], float32 or wider; `keep` [mixed width or more, S, B]: which features are kept."""
+        y = self.expand_bn(self.expand(x), train)
+        y = h_swish(self.mix(jnp.mean(y, axis=(2, 3))))
+        if keep is not None:
+            y = jnp.where(keep[: y.shape[0]], y / keep_rate, 0)
+        return self.classifier(y)

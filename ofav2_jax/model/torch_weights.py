@@ -1,0 +1,236 @@
+"""State dicts of the authors' PyTorch networks. PyTorch itself is not needed and not imported.
+
+PyTorch keeps convolution kernels as [out, in, height, width] and names every level of a stage; here kernels are
+[height, width, in, out], and the levels 2 to 4 of a stage are stacked on a leading axis.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import load_file
+
+from ofav2_jax.model.channels import variable_shapes
+from ofav2_jax.model.network import LEVELS_PER_STAGE
+from ofav2_jax.model.supernet import SuperNet, Variables
+
+# PyTorch counts the batches that a batch norm has seen; nothing here needs it.
+_IGNORED = "num_batches_tracked"
+# How many names of a kind an error message lists.
+_MAX_LISTED = 5
+
+_PARAMETERS = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+    "matrix_7to5": "7to5_matrix",
+    "matrix_5to3": "5to3_matrix",
+}
+_STEM = {
+    "stem_conv": "first_conv.conv",
+    "stem_bn": "first_conv.bn",
+    "stem_block/depthwise": "first_layer.conv.depth_conv.conv",
+    "stem_block/depthwise_bn": "first_layer.conv.depth_conv.bn",
+    "stem_block/project": "first_layer.conv.point_linear.conv",
+    "stem_block/project_bn": "first_layer.conv.point_linear.bn",
+}
+_INVERTED_BOTTLENECK = {
+    "expand": "conv.inverted_bottleneck.conv.conv",
+    "expand_bn": "conv.inverted_bottleneck.bn.bn",
+    "depthwise": "conv.depth_conv.conv",
+    "depthwise_bn": "conv.depth_conv.bn.bn",
+    "se/reduce": "conv.depth_conv.se.fc.reduce",
+    "se/expand": "conv.depth_conv.se.fc.expand",
+    "project": "conv.point_linear.conv.conv",
+    "project_bn": "conv.point_linear.bn.bn",
+}
+_BLOCKS = {
+    "inverted_bottleneck": (0, _INVERTED_BOTTLENECK),
+    "pointwise": (1, {"conv": "conv", "bn": "bn"}),
+    "light": (2, {"conv": "conv1x1", "bn": "transformation.0"}),
+}
+_EXIT = {
+    "expand": "final_expand_layer.conv",
+    "expand_bn": "final_expand_layer.bn",
+    "mix": "feature_mix_layer.conv",
+    "classifier": "classifier.linear",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """One array of a state dict and where it belongs.
+
+    Attributes:
+        name, shape: in the state dict.
+        path: keys into the variables, the collection first.
+        index: which of the stacked levels, or None where nothing is stacked.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    path: tuple[str, ...]
+    index: int | None
+
+
+def load_torch(source: str | pathlib.Path | Mapping[str, Any], net: SuperNet) -> dict[str, Any]:
+    """Reads the weights of a PyTorch supernet.
+
+    Args:
+        source: a `.safetensors` file, or a mapping from the reference's names to arrays (numpy arrays, PyTorch
+            tensors or whatever `np.asarray` takes). Entries named `num_batches_tracked` are ignored.
+        net: the same network with the same width multiplier and classes.
+
+    Returns:
+        {"params", "batch_stats"} for `net`. Arrays keep their dtype, except that JAX stores float64 as float32
+        unless `jax_enable_x64` is on.
+
+    Raises:
+        ValueError: if the file is not safetensors, or if entries are missing, unexpected or of another shape.
+    """
+    state = {name: _host_array(value) for name, value in _read(source).items() if not name.endswith(_IGNORED)}
+    entries = list(_entries(net))
+    _check(state, entries, net)
+    found: dict[tuple[str, ...], list[np.ndarray]] = {}
+    for entry in entries:
+        found.setdefault(entry.path, []).append(_from_torch(state[entry.name], entry.path))
+    stacked = {entry.path for entry in entries if entry.index is not None}
+    variables: dict[str, Any] = {}
+    for path, arrays in found.items():
+        branch = variables
+        for key in path[:-1]:
+            branch = branch.setdefault(key, {})
+        branch[path[-1]] = jnp.asarray(np.stack(arrays) if path in stacked else arrays[0])
+    return variables
+
+
+def to_torch(variables: Variables, net: SuperNet) -> dict[str, np.ndarray]:
+    """Names and lays out variables, or gradients, as the PyTorch network does: the inverse of `load_torch`.
+
+    Args:
+        variables: {"params", "batch_stats"} of `net`, or one of the two.
+        net: their network.
+
+    Returns:
+        numpy arrays by name.
+    """
+    state = {}
+    for entry in _entries(net):
+        if entry.path[0] in variables:
+            value: Any = variables
+            for key in entry.path:
+                value = value[key]
+            value = np.asarray(value if entry.index is None else value[entry.index])
+            if entry.path[-1] == "kernel":
+                value = np.moveaxis(_spatial(value, entry.path), (-1, -2), (0, 1))
+            state[entry.name] = value.reshape(entry.shape)
+    return state
+
+
+def _read(source) -> Mapping[str, Any]:
+    if isinstance(source, Mapping):
+        return source
+    if pathlib.Path(source).suffix != ".safetensors":
+        raise ValueError(
+            f"source={str(source)!r} is not allowed: it must be a .safetensors file or a mapping. Loading a pickled "
+            "checkpoint (.pth, .pt, .bin) can execute code: convert it with safetensors.torch.save_file first"
+        )
+    return load_file(source)
+
+
+def _host_array(value: Any) -> np.ndarray:
+    # A PyTorch tensor that requires a gradient or lies on a GPU refuses np.asarray.
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+
+
+def _check(state: Mapping[str, np.ndarray], entries: list[_Entry], net: SuperNet) -> None:
+    shapes = {entry.name: entry.shape for entry in entries}
+    problems = {
+        "missing": [name for name in shapes if name not in state],
+        "unexpected": [name for name in state if name not in shapes],
+        "of another shape": [
+            f"{name} {state[name].shape} instead of {shape}"
+            for name, shape in shapes.items()
+            if name in state and state[name].shape != shape
+        ],
+    }
+    if any(problems.values()):
+        told = "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in problems.items() if names)
+        raise ValueError(
+            f"the state dict does not fit network={net.network!r}, width_multiplier={net.width_multiplier}, "
+            f"num_classes={net.num_classes}: {told}"
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_MAX_LISTED] + ["..."] * (len(names) > _MAX_LISTED))
+
+
+def _entries(net: SuperNet) -> Iterator[_Entry]:
+    for key_path, leaf in jax.tree_util.tree_leaves_with_path(variable_shapes(net)):
+        path = tuple(key.key for key in key_path)
+        stacked = "levels_2_to_4" in path
+        for index in range(LEVELS_PER_STAGE - 1) if stacked else (None,):
+            shape = leaf.shape[1:] if stacked else leaf.shape
+            yield _Entry(_name(net, path[1:], index), _torch_shape(path, shape), path, index)
+
+
+def _name(net: SuperNet, path: tuple[str, ...], index: int | None) -> str:
+    root, parameter = path[0], path[-1]
+    number = int(root[-1]) - 1 if root[-1].isdigit() else None
+    if root.startswith("stage_"):
+        level = 0 if index is None else index + 1
+        position, modules = _BLOCKS[path[2]]
+        level_name = f"layers_blocks.{level}.{position}" if net.spec.parallel else f"layers.{level}"
+        module = f"body_stages.{number}.{level_name}.{modules[_joined(path[3:-1])]}"
+        # The elastic kernel lies one module deeper than the matrices that transform it.
+        module += ".conv" if path[3:] == ("depthwise", "kernel") else ""
+    elif root.startswith("exit_"):
+        exit_name = f"exit_stages.{number}" if net.spec.early_exits else "exit_stage"
+        module = f"{exit_name}.{_EXIT[path[1]]}"
+    else:
+        module = f"head_stage.{_STEM[_joined(path[:-1])]}"
+    return f"{module}.{_PARAMETERS[parameter]}"
+
+
+def _joined(path: Iterable[str]) -> str:
+    return "/".join(path)
+
+
+def _is_depthwise(path: tuple[str, ...]) -> bool:
+    return path[-2] == "depthwise"
+
+
+def _torch_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    if path[-1] != "kernel":
+        return shape
+    if _is_depthwise(path):
+        k, _, channels = shape
+        return (channels, 1, k, k)
+    features = shape[::-1][:2]
+    if path[-2] == "classifier":
+        return features
+    return features + (shape[:2] if len(shape) == 4 else (1, 1))
+
+
+def _spatial(kernel: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
+    """A kernel of ours as [height, width, in, out]."""
+    if _is_depthwise(path):
+        return kernel[:, :, None]
+    return kernel if kernel.ndim == 4 else kernel[None, None]
+
+
+def _from_torch(value: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
+    if path[-1] != "kernel":
+        return value
+    kernel = np.moveaxis(value, (0, 1), (-1, -2))
+    # 1x1 kernels and the input axis of depthwise ones, of length 1, have no counterpart.
+    if _is_depthwise(path):
+        return kernel[:, :, 0]
+    return kernel if path[-2] == "stem_conv" or kernel.ndim == 2 else kernel[0, 0]

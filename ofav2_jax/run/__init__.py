@@ -1,0 +1,1 @@
+"""A whole run: assembly, the loop over the phases, what is saved."""

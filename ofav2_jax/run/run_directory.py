@@ -1,0 +1,137 @@
+"""A run's directory: whose it is, who works in it, and the JSON files in it."""
+
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from ofav2_jax.settings.settings import Settings
+
+
+class DifferentRunError(ValueError):
+    """A directory holds a run with other settings."""
+
+
+class DirectoryInUseError(ValueError):
+    """Another process works in the directory."""
+
+
+class RunDirectory:
+    """The files of a run beside its checkpoints.
+
+    Args:
+        path: of the directory; it need not be there yet.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._settings = path / "settings.json"
+        self._data = path / "data.json"
+        self._metrics = path / "metrics.jsonl"
+        self._lock: Any = None
+
+    def check(self, settings: Settings) -> None:
+        """Refuses a directory that belongs to another run.
+
+        Raises:
+            DifferentRunError: naming the fields that differ.
+            ValueError: if it cannot be told which run a directory belongs to.
+        """
+        self._compare(self._settings, settings.as_json(), "with other settings")
+
+    def _compare(self, path: Path, ours: Any, differing_in: str) -> None:
+        if not path.exists():
+            return
+        try:
+            theirs = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"workdir={str(self.path)!r} is not allowed: {path} is not readable ({error})") from error
+        differing = sorted(_differing_fields(json.loads(json.dumps(ours)), theirs))
+        if differing:
+            raise DifferentRunError(
+                f"workdir={str(self.path)!r} belongs to a run {differing_in}: {'; '.join(differing)}"
+            )
+
+    def claim(self, settings: Settings, fingerprint: dict[str, Any]) -> None:
+        """Takes possession of the directory, until `release` or the end of the process, however it ends.
+
+        Args:
+            settings: of the run.
+            fingerprint: of its data.
+
+        Raises:
+            DirectoryInUseError: naming the process that has it.
+            DifferentRunError, ValueError: see `check`.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        # The kernel drops the lock of a process that was killed: what the file says about it is then stale.
+        lock = (self.path / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+            lock.close()
+            raise DirectoryInUseError(f"workdir={str(self.path)!r} is in use by {owner}") from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        self._lock = lock
+        try:
+            self.check(settings)
+            self._compare(self._data, fingerprint, "on other data")
+        except ValueError:
+            self.release()
+            raise
+        for path, value in ((self._data, fingerprint), (self._settings, settings.as_json())):
+            if not path.exists():
+                write_json(path, value)
+
+    def release(self) -> None:
+        """Lets other processes have the directory."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def add_record(self, record: dict[str, Any]) -> None:
+        """Adds a line to the measurements."""
+        with self._metrics.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def keep_records(self, last_step: int) -> None:
+        """Drops the measurements of steps that a resumed run will take again."""
+        if self._metrics.exists():
+            lines = self._metrics.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step]
+            _write(self._metrics, "".join(kept))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file that is either the old one or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, json.dumps(value, indent=1) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _differing_fields(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
+    """Descriptions of the leaves in which two nested dictionaries differ."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return [
+            difference
+            for key in sorted(ours.keys() | theirs.keys())
+            for difference in _differing_fields(ours.get(key), theirs.get(key), f"{prefix}.{key}" if prefix else key)
+        ]
+    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        return [
+            difference
+            for i, pair in enumerate(zip(ours, theirs))
+            for difference in _differing_fields(*pair, f"{prefix}[{i}]")
+        ]
+    return [] if ours == theirs else [f"{prefix} is {theirs!r} there and {ours!r} here"]

@@ -1,0 +1,121 @@
+"""Everything that a run keeps in its directory: running state, results, teachers, measurements.
+
+Of several processes the first one reads and writes, and tells the others what they need.
+"""
+
+import functools
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from ofav2_jax.data.dataset import Dataset, fingerprint
+from ofav2_jax.run import checkpoint
+from ofav2_jax.run.run_directory import RunDirectory, write_json
+from ofav2_jax.runtime import processes
+from ofav2_jax.settings.settings import Settings
+
+
+class Store:
+    """The directory of a run: `state/` (running state), `phases/` (results, teachers), JSON files.
+
+    Args:
+        workdir: the directory; created.
+        settings: of the run.
+        dataset: of the run.
+
+    Raises:
+        DifferentRunError, DirectoryInUseError: see `RunDirectory.claim`.
+    """
+
+    def __init__(self, workdir: Path, settings: Settings, dataset: Dataset):
+        self._phases = settings.phases
+        self._directory = RunDirectory(workdir)
+        self._checkpoints: checkpoint.RunState | None = None
+        if processes.is_first():
+            self._directory.claim(settings, fingerprint(dataset))
+            self._checkpoints = checkpoint.RunState(workdir / "state")
+
+    # --- the running state -------------------------------------------------------------------------------------
+
+    def save(self, number: int, arrays: Any, progress: dict[str, Any]) -> None:
+        """See `checkpoint.RunState.save`."""
+        if self._checkpoints is not None:
+            self._checkpoints.save(number, arrays, progress)
+
+    def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+        """See `checkpoint.RunState.restore`."""
+        restored = self._checkpoints.restore(like) if self._checkpoints is not None else None
+        arrays, progress = restored or (None, None)
+        progress = processes.tell(lambda: progress)
+        if progress is None:
+            return None
+        return processes.tell_arrays(lambda: arrays, like), progress
+
+    @property
+    def latest_checkpoint(self) -> Path | None:
+        """The newest checkpoint, if any; only the first process knows."""
+        return None if self._checkpoints is None else self._checkpoints.latest
+
+    def wait(self) -> None:
+        """Returns once the running state is on disk."""
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
+
+    def release(self) -> None:
+        """Lets other processes have the directory."""
+        self._directory.release()
+
+    # --- results -----------------------------------------------------------------------------------------------
+
+    def _phase_dir(self, index: int) -> Path:
+        return self._directory.path / "phases" / f"{index:02d}-{self._phases[index].name}"
+
+    def save_phase(self, index: int, params: Any, result: dict[str, Any]) -> None:
+        """Saves what came out of a phase, under the phase's name."""
+        if processes.is_first():
+            checkpoint.save_tree(self._phase_dir(index) / "params", params)
+            write_json(self._phase_dir(index) / "result.json", result)
+
+    def teacher(self, index: int, source: int, like: Any) -> Any:
+        """The teacher of a phase: what came out of phase `source`, saved under the name of the one that uses it."""
+        return processes.tell_arrays(functools.partial(self._teacher, index, source, like), like)
+
+    def _teacher(self, index: int, source: int, like: Any) -> Any:
+        directory = self._phase_dir(index) / "teacher"
+        if directory.exists():
+            try:
+                return checkpoint.load_tree(directory, like)
+            except checkpoint.CorruptCheckpointError as error:
+                logging.warning("%s: taken again from phase %s", error, self._phases[source].name)
+        params = checkpoint.load_tree(self._phase_dir(source) / "params", like)
+        checkpoint.save_tree(directory, params)
+        return params
+
+    def save_results(self, name: str, params: Any, further: dict[str, Any]) -> dict[str, Any]:
+        """Writes the results of the whole run; returns them."""
+
+        def write():
+            phases = range(len(self._phases))
+            results = {
+                "name": name,
+                "phases": [json.loads((self._phase_dir(index) / "result.json").read_text()) for index in phases],
+                "params_sha256": checkpoint.digest(params),
+                **further,
+            }
+            write_json(self._directory.path / "results.json", results)
+            return results
+
+        return processes.tell(write)
+
+    # --- measurements ------------------------------------------------------------------------------------------
+
+    def add_record(self, record: dict[str, Any]) -> None:
+        """Adds a line to the measurements."""
+        if processes.is_first():
+            self._directory.add_record(record)
+
+    def keep_records(self, last_step: int) -> None:
+        """Drops the measurements of steps that a resumed run will take again."""
+        if processes.is_first():
+            self._directory.keep_records(last_step)

@@ -1,0 +1,120 @@
+"""Extended Progressive Shrinking as data: the phases of Table III, what each unlocks, learning rates."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from ofav2_jax.checks import is_number, refuse
+from ofav2_jax.model.network import network_spec
+from ofav2_jax.model.space import SearchSpace
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One training run of Extended Progressive Shrinking.
+
+    Attributes:
+        name: for instance "height-2".
+        learning_rate: base learning rate, > 0.
+        epochs: epochs of the cosine, >= 1.
+        warmup_epochs: epochs trained before those, >= 0.
+        num_subnets: subnets sampled per batch, >= 1; 0 in phase full, which trains the maximal network itself.
+        unlocks: the choice that this phase widens ("" in phase full) ...
+        values: ... and the values it adds.
+        width_phase: 1 or 2 if channels are sorted before this phase, for the first or the second time; else 0.
+
+    Raises:
+        ValueError: at construction, for a number out of range.
+    """
+
+    name: str
+    learning_rate: float
+    epochs: int
+    warmup_epochs: int
+    num_subnets: int
+    unlocks: str = ""
+    values: tuple[int, ...] = ()
+    width_phase: int = 0
+
+    def __post_init__(self):
+        def refuse_field(name, allowed):
+            refuse(f"phases.{self.key}.{name}", getattr(self, name), allowed)
+
+        if not is_number(self.learning_rate) or self.learning_rate <= 0:
+            refuse_field("learning_rate", "a number > 0")
+        if type(self.epochs) is not int or self.epochs < 1:
+            refuse_field("epochs", "an int of at least 1")
+        if type(self.warmup_epochs) is not int or self.warmup_epochs < 0:
+            refuse_field("warmup_epochs", "an int of at least 0")
+        if type(self.num_subnets) is not int or (self.num_subnets < 1) is bool(self.unlocks):
+            refuse_field(
+                "num_subnets", "an int of at least 1" if self.unlocks else "0, which trains the maximal network"
+            )
+
+    @property
+    def key(self) -> str:
+        """The name as an identifier, as it stands in configs."""
+        return self.name.replace("-", "_")
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs with the warm-up."""
+        return self.epochs + self.warmup_epochs
+
+
+# Table III. The level phases belong to parallel networks (P), the height phases to early-exit ones (EE).
+TABLE_III = (
+    Phase("full", 1.0e-3, 180, 0, 0),
+    Phase("kernel", 3.0e-2, 120, 5, 1, "kernel", (5, 3)),
+    Phase("level-1", 2.5e-3, 25, 0, 2, "level", (6, 5, 3)),
+    Phase("level-2", 7.5e-3, 120, 5, 2, "level", (4, 2, 1)),
+    Phase("height-1", 2.5e-3, 25, 0, 2, "height", (4,)),
+    Phase("height-2", 7.5e-3, 60, 5, 2, "height", (3,)),
+    Phase("height-3", 1.0e-2, 90, 5, 2, "height", (2,)),
+    Phase("height-4", 3.0e-2, 120, 5, 2, "height", (1,)),
+    Phase("depth-1", 2.5e-3, 25, 0, 2, "depth", (3,)),
+    Phase("depth-2", 7.5e-3, 120, 5, 2, "depth", (2,)),
+    Phase("width-1", 2.5e-3, 25, 0, 4, "expand", (4,), width_phase=1),
+    Phase("width-2", 7.5e-3, 120, 5, 4, "expand", (3,), width_phase=2),
+)
+
+
+def paper_phases(network: str) -> tuple[Phase, ...]:
+    """The phases of Table III that one of the eight networks goes through, in order."""
+    spec = network_spec(network)
+    elastic = {"level": spec.parallel, "height": spec.early_exits}
+    return tuple(phase for phase in TABLE_III if elastic.get(phase.unlocks, True))
+
+
+def space_after(whole: SearchSpace, phases: Sequence[Phase], index: int) -> SearchSpace:
+    """What is unlocked in phase `index` (counted from 0): everything up to and including it.
+
+    Args:
+        whole: the space of the network.
+        phases: the phases of the run, in order.
+        index: which phase.
+    """
+    allowed = {name: {getattr(whole, name)[0]} for name in ("kernel", "expand", "depth", "level", "height")}
+    for phase in phases[: index + 1]:
+        if phase.unlocks:
+            allowed[phase.unlocks] |= set(phase.values)
+    return whole.restrict(**{name: sorted(values) for name, values in allowed.items()})
+
+
+def learning_rate(phase: Phase, step: int, steps_per_epoch: int, warmup_learning_rate: float | None = None) -> float:
+    """Learning rate of one step of a phase: a linear warm-up, then a cosine to 0, both per iteration.
+
+    Args:
+        phase: which phase.
+        step: counted from 0 at the start of the phase.
+        steps_per_epoch: iterations in one epoch.
+        warmup_learning_rate: where the warm-up starts; None starts (and stays) at the base rate, as the authors'
+            code has it.
+    """
+    warmup_steps = phase.warmup_epochs * steps_per_epoch
+    base = phase.learning_rate
+    if step < warmup_steps:
+        start = base if warmup_learning_rate is None else warmup_learning_rate
+        return start + (base - start) * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / (phase.epochs * steps_per_epoch)
+    return 0.5 * base * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,1 @@
+"""One optimiser step: what is minimised, and how the parameters change."""

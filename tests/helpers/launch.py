@@ -1,0 +1,10 @@
+"""`python -m experiments.eps`, with programs compiled without optimisation: for tests that start it many times."""
+
+import sys
+
+from experiments import eps
+from ofav2_jax.runtime import programs
+
+if __name__ == "__main__":
+    programs.compiler_options = programs.quick_compiler_options
+    eps.launch(sys.argv)
