@@ -1,0 +1,66 @@
+"""The files of a run's directory: their names, and writing them so that a reader never finds half of one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+SETTINGS = "settings.json"
+DATA = "data.json"
+INFO = "run.json"
+METRICS = "metrics.jsonl"
+RESULTS = "results.json"
+REPORT = "report.html"
+LOCK = "lock"
+STATE = "state"
+DAMAGED = "damaged"
+
+# Inside the directory of a phase.
+PHASE_RESULT = "result.json"
+PHASE_PARAMS = "params"
+PHASE_TEACHER = "teacher"
+
+
+def phase_directory(workdir: Path, index: int, name: str) -> Path:
+    """Where the result of a phase is: `phases/03-height-2` of the run's directory.
+
+    Args:
+        workdir: the run's directory.
+        index: of the phase, from 0.
+        name: of the phase.
+    """
+    return workdir / "phases" / f"{index:02d}-{name}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 file that is, at every moment, either the old one or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as JSON, see `write_text`."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path, fields: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Args:
+        path: of the file.
+        fields: what it must hold.
+
+    Raises:
+        ValueError: naming the file and the reason.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} cannot be read: it does not hold a JSON object")
+    for field in fields:
+        if field not in value:
+            raise ValueError(f"{path} cannot be read: {field!r} is missing")
+    return value
