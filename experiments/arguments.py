@@ -12,7 +12,7 @@ from typing import NoReturn
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ofav2_jax.checks import check_positive, did_you_mean, refuse
+from ofav2_jax.checks import require_positive, did_you_mean, refuse
 
 # What the text of a field must be; any text is a str.
 _TYPES = {int: "an int", float: "a number", bool: "true or false", tuple: "a tuple, for instance (48,64)"}
@@ -94,7 +94,7 @@ def _processes(own: flags.FlagValues) -> tuple[str, int, int] | tuple[()] | None
             raise ValueError(f"--{name} is missing: --coordinator, --num_processes and --process_index go together")
     if not re.fullmatch(r".+:\d+", own.coordinator):
         refuse("coordinator", own.coordinator, "HOST:PORT")
-    check_positive("num_processes", own.num_processes)
+    require_positive("num_processes", own.num_processes)
     if not 0 <= own.process_index < own.num_processes:
         refuse("process_index", own.process_index, f"from 0 to {own.num_processes - 1}")
     return own.coordinator, own.num_processes, own.process_index

@@ -10,13 +10,13 @@ from typing import Any
 import jax
 
 from ofav2_jax.data.dataset import Dataset
-from ofav2_jax.model.channels import count, num_parameters
+from ofav2_jax.model.cost import count, num_parameters
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.supernet import SuperNet
 from ofav2_jax.report.page import write_report
 from ofav2_jax.report.paper import COLUMNS
 from ofav2_jax.run.run import StepProgress, steps_per_epoch
-from ofav2_jax.settings.phases import Phase, space_after
+from ofav2_jax.settings.phases import Phase, unlocked_values
 from ofav2_jax.settings.settings import Settings
 
 
@@ -39,7 +39,7 @@ def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Seq
     print(f"\n{'phase':<12}{'epochs':>8}{'steps':>9}{'rate':>10}{'subnets':>9}{'tested':>8}")
     for index, phase in enumerate(settings.phases):
         epochs = f"{phase.epochs}+{phase.warmup_epochs}" if phase.warmup_epochs else str(phase.epochs)
-        tested = space_after(SearchSpace(net), settings.phases, index).num_uniform if phase.num_subnets else 1
+        tested = SearchSpace(net).restrict(**unlocked_values(settings.phases, index)).num_uniform if phase.num_subnets else 1
         print(
             f"{phase.name:<12}{epochs:>8}{phase.total_epochs * per_epoch:>9,}{phase.learning_rate:>10.2g}"
             f"{phase.num_subnets or 'full':>9}{tested * len(settings.resolutions):>8,}"

@@ -8,8 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.common import base_config
-from ofav2_jax.checks import check_range, check_text, did_you_mean, refuse
-from ofav2_jax.data.augment import Augmentation
+from ofav2_jax.checks import require_range, require_text, did_you_mean, refuse
+from ofav2_jax.settings.recipe import Augmentation
 from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.data.digits import RESOLUTION as DIGITS_RESOLUTION
 from ofav2_jax.data.digits import load_digits
@@ -87,7 +87,7 @@ def settings_from_config(config: ConfigDict) -> Settings:
         recipe=_recipe(config),
         evaluation=Evaluation(**config.evaluation),
     )
-    check_range("checkpoint.every_s", config.checkpoint.every_s, 0)
+    require_range("checkpoint.every_s", config.checkpoint.every_s, 0)
     _check_data(config, settings)
     return settings
 
@@ -132,7 +132,7 @@ def _check_data(config: ConfigDict, settings: Settings) -> None:
         refuse("data.flip", data.flip, "True or False")
     for field in ("archive", "data_dir"):
         if data[field] is not None:
-            check_text(f"data.{field}", data[field])
+            require_text(f"data.{field}", data[field])
     if data.dataset == _DIGITS:
         for field in ("archive", "data_dir", "num_classes"):
             if data[field] is not None:

@@ -32,26 +32,26 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def check_positive(field: str, value: Any) -> None:
+def require_positive(field: str, value: Any) -> None:
     """Refuses all but ints of at least 1."""
     if type(value) is not int or value < 1:
         refuse(field, value, "a positive int")
 
 
-def check_text(field: str, value: Any) -> None:
+def require_text(field: str, value: Any) -> None:
     """Refuses all but text that can be printed, and the empty one."""
     if not isinstance(value, str) or not value or not value.isprintable():
         refuse(field, value, "a printable str that is not empty")
 
 
-def check_among(field: str, value: Any, allowed: Sequence[str]) -> None:
+def require_among(field: str, value: Any, allowed: Sequence[str]) -> None:
     """Refuses all but some texts."""
     if value not in allowed:
         hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
         refuse(field, value, f"one of {', '.join(allowed)}{hint}")
 
 
-def check_range(field: str, value: Any, low: float, high: float = math.inf) -> None:
+def require_range(field: str, value: Any, low: float, high: float = math.inf) -> None:
     """Refuses all but finite numbers, of at least `low` and below `high`."""
     if not is_number(value) or not low <= value < high:
         refuse(field, value, f"a number >= {low}" + (f" and < {high}" if high < math.inf else ""))

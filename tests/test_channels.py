@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from ofav2_jax import Choices, Subnet, SuperNet
-from ofav2_jax.model.channels import Cost, count, num_parameters, sort_channels
+from ofav2_jax.model.cost import Cost, count, num_parameters
 from ofav2_jax.model.network import NETWORKS
+from ofav2_jax.model.sorting import sort_channels
 from ofav2_jax.model.torch_weights import to_torch
 from tests.helpers.programs import masked
 from tests.helpers.reference import DIRECTORY, EXHAUSTIVE, assert_close, images, load, name_of, subnet_of

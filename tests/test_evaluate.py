@@ -9,7 +9,7 @@ import pytest
 
 from ofav2_jax import SearchSpace, Subnet, SuperNet, forward, recalibrate
 from ofav2_jax.data import augment
-from ofav2_jax.data.augment import Augmentation
+from ofav2_jax.settings.recipe import Augmentation
 from ofav2_jax.data.digits import load_digits
 from ofav2_jax.evaluate.evaluator import Evaluation, Evaluator, label_rank, uniform_scores
 from ofav2_jax.run.run import initial_params

@@ -17,9 +17,11 @@ from experiments import eps
 from experiments.arguments import Arguments, field_names
 from experiments.settings import settings_from_config
 from ofav2_jax import Subnet
-from ofav2_jax.model.space import ALLOWED, CHOICE_NAMES
+from ofav2_jax.model.network import CHOICES
 from ofav2_jax.settings.settings import Settings
 from tests.test_space import networks, space_of, subnets
+
+VALUES = {name: choice.values for name, choice in CHOICES.items()}
 
 # The same examples in every run: a failure elsewhere is a failure here.
 fuzz = settings(derandomize=True, deadline=None, max_examples=200)
@@ -78,20 +80,20 @@ def test_text_is_a_subnet_or_refused(text):
 
 
 @fuzz
-@given(subnets, st.dictionaries(st.sampled_from(CHOICE_NAMES), values, min_size=1, max_size=2))
+@given(subnets, st.dictionaries(st.sampled_from(list(CHOICES)), values, min_size=1, max_size=2))
 def test_values_are_a_subnet_or_refused(subnet, changed):
-    subnet = refused(Subnet, **({name: getattr(subnet, name) for name in CHOICE_NAMES} | changed))
+    subnet = refused(Subnet, **({name: getattr(subnet, name) for name in CHOICES} | changed))
     if subnet is not None:
         assert Subnet.parse(str(subnet)) == subnet
         assert space_of("ee_dp").contains(subnet)
 
 
-anything = st.dictionaries(st.one_of(st.sampled_from(CHOICE_NAMES), st.text(max_size=3)), values, max_size=2)
-allowed_values = {name: st.sets(st.sampled_from(allowed), min_size=1) for name, allowed in ALLOWED.items()}
+anything = st.dictionaries(st.one_of(st.sampled_from(list(CHOICES)), st.text(max_size=3)), values, max_size=2)
+allowed_values = {name: st.sets(st.sampled_from(allowed), min_size=1) for name, allowed in VALUES.items()}
 # 7.0 is equal to 7 and yet no kernel size.
 equal_values = {
     name: st.lists(st.sampled_from([*allowed, float(allowed[0])]), min_size=1, max_size=2)
-    for name, allowed in ALLOWED.items()
+    for name, allowed in VALUES.items()
 }
 restrictions = st.one_of(
     anything, *(st.fixed_dictionaries({}, optional=optional) for optional in (allowed_values, equal_values))
@@ -106,7 +108,7 @@ def test_restrictions_are_a_part_of_the_space_or_refused(network, restriction, s
     if part is None:
         return
     assert all(type(value) is int for remaining in restriction.values() for value in remaining)
-    for name in CHOICE_NAMES:
+    for name in CHOICES:
         remaining = restriction.get(name, getattr(whole, name))
         assert getattr(part, name) == tuple(value for value in getattr(whole, name) if value in remaining) != ()
     listed = list(itertools.islice(part.uniform_subnets(), 30))

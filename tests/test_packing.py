@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ofav2_jax import Subnet, SuperNet
-from ofav2_jax.model.channels import variable_shapes
+from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.packing import DECAYED, OTHERS, Packing, decayed
-from ofav2_jax.model.space import Choices
+from ofav2_jax.model.supernet import variable_shapes
 from ofav2_jax.run.run import initial_params
 from tests.helpers.programs import quick_jit
 

@@ -7,7 +7,7 @@ import pytest
 
 from ofav2_jax import SearchSpace, SuperNet
 from ofav2_jax.model.network import NETWORKS
-from ofav2_jax.settings.phases import Phase, learning_rate, paper_phases, space_after
+from ofav2_jax.settings.phases import Phase, learning_rate, paper_phases, unlocked_values
 from tests.helpers import recorded
 
 
@@ -24,7 +24,7 @@ def test_each_network_goes_through_the_phases_of_what_is_elastic_in_it():
 def num_tested(network, name, resolutions=3):
     phases = paper_phases(network)
     index = [phase.name for phase in phases].index(name)
-    return resolutions * space_after(SearchSpace(SuperNet(network)), phases, index).num_uniform
+    return resolutions * unlocked_values(SearchSpace(SuperNet(network)), phases, index).num_uniform
 
 
 def test_number_of_tested_subnets_is_the_papers():
@@ -37,7 +37,7 @@ def test_number_of_tested_subnets_is_the_papers():
 def test_what_is_unlocked_stays_unlocked():
     phases = paper_phases("ee_dp")
     whole = SearchSpace(SuperNet("ee_dp"))
-    spaces = [space_after(whole, phases, index) for index in range(len(phases))]
+    spaces = [whole.restrict(**unlocked_values(phases, index)) for index in range(len(phases))]
     for before, after in itertools.pairwise(spaces):
         assert all(after.contains(subnet) for subnet in before.uniform_subnets())
     assert spaces[-1] == whole

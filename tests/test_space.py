@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ofav2_jax import Choices, SearchSpace, Subnet, SuperNet
-from ofav2_jax.model.network import NETWORKS
-from ofav2_jax.model.space import ALLOWED
+from ofav2_jax.model.network import CHOICES, NETWORKS
+
+VALUES = {name: choice.values for name, choice in CHOICES.items()}
 
 
 def values(name, count):
-    one = st.sampled_from(ALLOWED[name])
+    one = st.sampled_from(VALUES[name])
     return st.one_of(one.map(lambda value: (value,) * count), st.tuples(*[one] * count))
 
 
@@ -22,7 +23,7 @@ subnets = st.builds(
     expand=values("expand", 20),
     depth=values("depth", 5),
     level=values("level", 20),
-    height=st.sampled_from(ALLOWED["height"]),
+    height=st.sampled_from(VALUES["height"]),
 )
 networks = st.sampled_from(sorted(NETWORKS))
 
@@ -145,7 +146,7 @@ def test_samples_are_in_the_space_and_repeatable(network):
 
 def test_samples_are_uniform_and_independent():
     drawn = space_of("ee_dp").sample(jax.random.key(2), 2000)
-    for name, allowed in ALLOWED.items():
+    for name, allowed in VALUES.items():
         rows = np.array([np.atleast_1d(getattr(subnet, name)) for subnet in drawn])
         for position in range(rows.shape[1]):
             counts = np.array([np.sum(rows[:, position] == value) for value in allowed])

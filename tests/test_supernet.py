@@ -10,8 +10,8 @@ import pytest
 
 from ofav2_jax import Choices, SearchSpace, Subnet, SuperNet, forward, forward_exits, forward_masked, recalibrate
 from ofav2_jax.model import supernet
-from ofav2_jax.model.channels import variable_shapes
 from ofav2_jax.model.network import NETWORKS
+from ofav2_jax.model.supernet import variable_shapes
 from tests.helpers.programs import masked, quick_jit, static
 from tests.helpers.reference import EARLY_EXIT_NETWORKS
 

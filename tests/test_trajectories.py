@@ -17,7 +17,8 @@ from ofav2_jax import Choices, Subnet, SuperNet
 from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.model.torch_weights import load_torch, to_torch
 from ofav2_jax.run.run import TrainState, _arrays_at_start
-from ofav2_jax.runtime.feed import Images, replicate, share
+from ofav2_jax.runtime.feed import Images
+from ofav2_jax.runtime.sharding import replicate, shard
 from ofav2_jax.runtime.programs import Programs
 from ofav2_jax.train.step import MaskedEngine, Recipe, Steps
 from tests.helpers.programs import masked, masked_recalibrate

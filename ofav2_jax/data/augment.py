@@ -11,24 +11,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from ofav2_jax.settings.recipe import Augmentation
+
 # torchvision's RandomResizedCrop: tries before it falls back to a centre crop.
 _TRIES = 10
 # For each try an area and an aspect ratio; where the crop lies.
 CROP_DRAWS = 2 * _TRIES + 2
-
-
-class Augmentation(NamedTuple):
-    """What is done to training images. Hashable, static.
-
-    Attributes:
-        area: smallest and largest fraction of the image's area that a crop covers.
-        aspect: smallest and largest width / height of a crop.
-        flip: whether images are mirrored left to right, with probability 1/2.
-    """
-
-    area: tuple[float, float] = (0.85, 1.0)
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: bool = True
 
 
 class Normalisation(NamedTuple):

@@ -1,4 +1,4 @@
-"""Testing subnets: batch-norm recalibration, then top-1 and top-5 on every image of a split, each counted once.
+"""Evaluating subnets: batch-norm recalibration, then top-1 and top-5 on every image of a split, each counted once.
 
 Subnets that differ in height only share a trunk: one recalibration and one forward pass score all their exits,
 and the ensemble of the exits with them.
@@ -13,42 +13,36 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ofav2_jax.checks import require_among
 from ofav2_jax.data import augment
 from ofav2_jax.data.dataset import Dataset
-from ofav2_jax.model.channels import count
-from ofav2_jax.model.space import Choices, SearchSpace, Subnet
+from ofav2_jax.evaluate.recalibrate import Recalibration
+from ofav2_jax.model.choices import Choices
+from ofav2_jax.model.cost import count
+from ofav2_jax.model.network import CHOICES
+from ofav2_jax.model.packing import Params
+from ofav2_jax.model.space import SearchSpace
+from ofav2_jax.model.subnet import Subnet
 from ofav2_jax.model.supernet import SuperNet
-from ofav2_jax.runtime.feed import AXIS, ImageFeed, replicate, share
-from ofav2_jax.train.step import Params, Steps
+from ofav2_jax.ops.ensemble import weighted_sum
+from ofav2_jax.runtime.feed import ImageFeed
+from ofav2_jax.runtime.programs import Programs
+from ofav2_jax.runtime.sharding import AXIS, replicate, shard
+from ofav2_jax.settings.exit_weights import ensemble_weights
+from ofav2_jax.settings.settings import Settings
 
 ENSEMBLE = "ensemble"
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """How subnets are tested. Hashable.
-
-    Attributes:
-        recalibration_images: training images from which BN statistics are recomputed (at most all there are).
-        recalibration_batch_size: their batch size; it does not depend on the number of devices.
-        batch_size: images per forward pass when testing, over all devices.
-        subnets_per_pass: trunks tested side by side.
-    """
-
-    recalibration_images: int = 1000
-    recalibration_batch_size: int = 100
-    batch_size: int = 1000
-    subnets_per_pass: int = 4
+_MAX_HEIGHT = CHOICES["height"].values[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """One tested subnet.
+    """One evaluated subnet.
 
     Attributes:
         subnet: which; its height is ignored where `ensemble`.
         resolution: of the images.
-        ensemble: whether the weighted ensemble of all exits was tested.
+        ensemble: whether the weighted ensemble of all exits was evaluated.
         top1, top5: in %.
         macs, params: of the standalone subnet.
     """
@@ -67,73 +61,65 @@ class Score:
         def short(values):
             return values if isinstance(values, int) else values[0] if len(set(values)) == 1 else list(values)
 
-        choices = {name: short(getattr(self.subnet, name)) for name in ("kernel", "expand", "depth", "level", "height")}
+        choices = {name: short(getattr(self.subnet, name)) for name in CHOICES}
         if self.ensemble:
             choices["height"] = ENSEMBLE
-        return {
-            "resolution": self.resolution,
-            **choices,
-            "top1": self.top1,
-            "top5": self.top5,
-            "macs": self.macs,
-            "params": self.params,
-        }
+        measured = {name: getattr(self, name) for name in ("top1", "top5", "macs", "params")}
+        return {"resolution": self.resolution, **choices, **measured}
 
 
 class Evaluator:
-    """Tests subnets of one supernet on one data set.
+    """Evaluates subnets of one supernet on one data set.
 
     Args:
-        steps: network, recipe and devices of the run.
-        evaluation: how to test.
-        dataset: what on.
-        feed: gets its images to the devices.
-        seed: of the choice and augmentation of the recalibration images.
+        net: the supernet.
+        settings: of the run: how to evaluate, weights of the ensemble, augmentation, seed, resolutions.
+        dataset: the images.
+        feed: makes them available to the devices.
+        programs: compiles.
 
     Attributes:
-        recalibration_indices: which images BN statistics are recomputed from, int32 [batches, batch size].
+        recalibration: recomputes BN statistics.
+
+    Raises:
+        ValueError: if there are too few training images to recalibrate with.
     """
 
-    def __init__(self, steps: Steps, evaluation: Evaluation, dataset: Dataset, feed: ImageFeed, seed: int):
-        self._steps = steps
-        # Recalibration runs on every device by itself: it takes a tenth of the time of a test, and batches of
-        # 100 cannot be spread evenly over any number of devices.
-        self._net: SuperNet = steps.net.clone(axis_name=None)
-        self._evaluation = evaluation
+    def __init__(self, net: SuperNet, settings: Settings, dataset: Dataset, feed: ImageFeed, programs: Programs):
+        self._net = net.clone(axis_name=None)
+        self._settings = settings
         self._dataset = dataset
         self._feed = feed
-        train = dataset.splits["train"]
-        size = evaluation.recalibration_batch_size
-        wanted = min(evaluation.recalibration_images, len(train)) // size * size
-        if not wanted:
-            raise ValueError(
-                f"evaluation.recalibration_batch_size={size} is not allowed: there are "
-                f"{min(evaluation.recalibration_images, len(train))} images to recalibrate with"
-            )
-        chosen = np.random.default_rng([seed, 0x5EED]).permutation(train)[:wanted]
-        self.recalibration_indices = chosen.reshape(-1, size).astype(np.int32)
-        self._recalibration_images = replicate(dataset.images[self.recalibration_indices], steps.devices)
-        self._key = jax.random.fold_in(jax.random.key(seed), 0x5EED)
+        self._programs = programs
+        self._output_weights = ensemble_weights(settings.recipe.exit_weights, len(net.exit_stages))[1]
+        recipe, evaluation = settings.recipe, settings.evaluation
+        common = (self._net, dataset, evaluation, recipe.augmentation, programs, settings.seed)
+        self.recalibration = Recalibration(*common)
 
     def score(
         self, params: Params, subnets: Iterable[Subnet], resolution: int, split: str, ensemble: bool = False
     ) -> list[Score]:
-        """Tests subnets at one resolution.
+        """Evaluates subnets at one resolution.
 
         Args:
-            params: of the supernet.
+            params: of the supernet, as a tree.
             subnets: which.
-            resolution: of the images.
+            resolution: of the images, one of the run's.
             split: "validation" or "test".
-            ensemble: test the ensemble of each subnet's exits instead of its own exit.
+            ensemble: evaluate the ensemble of each subnet's exits instead of its own exit.
 
         Returns:
             One Score each, in the order of `subnets`.
+
+        Raises:
+            ValueError: for a subnet that the network does not hold, a resolution that the run does not have, an
+                unknown split, or no list of subnets.
         """
-        subnets = list(subnets)
-        trunks = list(dict.fromkeys(dataclasses.replace(s, height=Subnet.uniform().height) for s in subnets))
+        subnets = self._required(subnets, resolution, split)
+        params = replicate(params, self._programs.devices)
+        trunks = list(dict.fromkeys(dataclasses.replace(s, height=_MAX_HEIGHT) for s in subnets))
         correct = {}
-        per_pass = self._evaluation.subnets_per_pass
+        per_pass = self._settings.evaluation.subnets_per_pass
         for first in range(0, len(trunks), per_pass):
             group = trunks[first : first + per_pass]
             # A last group that is not full is filled up, so that one program serves all; the rest is discarded.
@@ -144,37 +130,45 @@ class Evaluator:
         percent = 100 / len(self._dataset.splits[split])
         scores = []
         for subnet in subnets:
-            trunk = dataclasses.replace(subnet, height=Subnet.uniform().height)
             # After the exits, the ensemble.
             row = len(exits) if ensemble else exits.index(subnet.height - 1)
-            in_top1, in_top5 = (float(counts[row]) * percent for counts in correct[trunk])
+            counts = correct[dataclasses.replace(subnet, height=_MAX_HEIGHT)]
+            in_top1, in_top5 = (float(of_exits[row]) * percent for of_exits in counts)
             cost = count(self._net, subnet, resolution, all_exits=ensemble and self._net.spec.early_exits)
             scores.append(Score(subnet, resolution, ensemble, in_top1, in_top5, cost.macs, cost.params))
         return scores
+
+    def _required(self, subnets, resolution, split):
+        if isinstance(subnets, Subnet | str):
+            raise ValueError(f"subnets={str(subnets)!r} is not allowed: it must be a list of Subnets")
+        subnets, space = list(subnets), SearchSpace(self._net)
+        for subnet in subnets:
+            space.check(subnet)
+        if resolution not in self._settings.resolutions:
+            allowed = ", ".join(map(str, self._settings.resolutions))
+            raise ValueError(f"resolution={resolution!r} is not allowed: the run's are {allowed}")
+        require_among("split", split, tuple(self._dataset.splits))
+        return subnets
 
     def _correct(
         self, params: Params, trunks: Sequence[Subnet], resolution: int, split: str
     ) -> tuple[np.ndarray, np.ndarray]:
         """Correct answers of every exit, then of the ensemble: two ints [exits + 1, S]."""
-        steps, choices = self._steps, Choices.stack(trunks)
-        choices = replicate(choices, steps.devices)
-        stats = steps.programs.run(
-            f"recalibrate {len(trunks)}",
-            resolution,
-            self._recalibrate,
-            *(params, choices, self._recalibration_images, self._key),
-        )
+        devices = self._programs.devices
+        choices = replicate(Choices.stack(trunks), devices)
+        stats = self.recalibration(params, choices, resolution)
         total = 0
         for indices, counted in self.batches(split):
-            data, places = self._feed.batch(indices)
-            axes = (None, None, None, data.mapped_axis, 0, 0)
-            total += steps.programs.run(
+            images, places = self._feed.batch(indices)
+            axes = (None, None, None, images.mapped_axis, 0, 0)
+            total += self._programs.run(
                 f"test {len(trunks)}",
                 resolution,
-                functools.partial(self._test, axes),
-                *(params, stats, choices, data, places, share(counted, steps.devices)),
+                functools.partial(self._program, axes),
+                *(params, stats, choices, images, places, shard(counted, devices)),
             )
-        return tuple(np.asarray(total))
+        top1, top5 = np.asarray(total)
+        return top1, top5
 
     def batches(self, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The images of a split in batches of one shape.
@@ -183,49 +177,23 @@ class Evaluator:
             Indices, int32 [devices, b], and which of them count, bool: the last batch is filled up.
         """
         indices = self._dataset.splits[split].astype(np.int32)
-        num_devices = len(self._steps.devices)
-        size = -(-self._evaluation.batch_size // num_devices) * num_devices
+        num_devices = len(self._programs.devices)
+        size = -(-self._settings.evaluation.batch_size // num_devices) * num_devices
         for first in range(0, len(indices), size):
             batch = indices[first : first + size]
             counted = np.arange(size) < len(batch)
             batch = np.concatenate([batch, np.repeat(batch[:1], size - len(batch))])
             yield batch.reshape(num_devices, -1), counted.reshape(num_devices, -1)
 
-    def _recalibrate(self, resolution):
-        net, recipe, normalisation = self._net, self._steps.recipe, self._dataset.normalisation
-
-        def function(params, choices, batches, key):
-            def statistics(batch):
-                index, images = batch
-                keys = jax.random.split(jax.random.fold_in(key, index), len(images))
-                images = augment.train_images(images, keys, resolution, recipe.augmentation, normalisation)
-                _, updated = net.apply(
-                    {"params": params}, images, choices, train=True, all_exits=True, mutable=["batch_stats"]
-                )
-                return updated["batch_stats"]
-
-            def add_batch(total, batch):
-                return jax.tree.map(jnp.add, total, statistics(batch)), None
-
-            numbered = jnp.arange(len(batches)), batches
-            shapes = jax.eval_shape(statistics, jax.tree.map(lambda v: v[0], numbered))
-            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-            total, _ = lax.scan(add_batch, zeros, numbered)
-            return jax.tree.map(lambda v: v / len(batches), total)
-
-        return function
-
-    def _test(self, in_axes, resolution):
-        net, steps, normalisation = self._net, self._steps, self._dataset.normalisation
-
-        def function(params, stats, choices, data, indices, counted):
-            images = augment.eval_images(data.images[indices], resolution, normalisation)
-            logits = net.apply({"params": params, "batch_stats": stats}, images, choices, all_exits=True)
-            logits = jnp.concatenate([logits, steps.ensemble(logits)[None]])
-            rank = label_rank(logits, data.labels[indices])
+    def _program(self, in_axes, resolution):
+        def function(params, stats, choices, images, indices, counted):
+            pixels = augment.eval_images(images.images[indices], resolution, self._dataset.normalisation)
+            logits = self._net.apply({"params": params, "batch_stats": stats}, pixels, choices, all_exits=True)
+            logits = jnp.concatenate([logits, weighted_sum(self._output_weights, logits)[None]])
+            rank = label_rank(logits, images.labels[indices])
             return lax.psum(jnp.stack([jnp.sum((rank < k) & counted, axis=-1) for k in (1, 5)]), AXIS)
 
-        return steps.pmap(function, in_axes, None)
+        return self._programs.pmap(function, in_axes, None)
 
 
 def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -247,16 +215,22 @@ def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def uniform_scores(
     evaluator: Evaluator, params: Params, space: SearchSpace, resolutions: Sequence[int], ensemble: bool
 ) -> list[Score]:
-    """Tests every combination of the values in `space`, each held constant over the network, at each resolution.
+    """Evaluates on the test split every combination of the values in `space`, each held constant over the network.
 
     Args:
-        evaluator: what tests.
+        evaluator: does it.
         params: of the supernet.
         space: what is unlocked.
-        resolutions: of the images.
+        resolutions: of the images; each subnet is evaluated at all of them.
         ensemble: score the maximal network by the ensemble of its exits (phase full).
     """
     subnets = [space.maximal()] if ensemble else list(space.uniform_subnets())
     return [
         score for resolution in resolutions for score in evaluator.score(params, subnets, resolution, "test", ensemble)
     ]
+
+
+def summary(scores: Sequence[Score]) -> dict[str, float]:
+    """Mean and maximum of top-1 in %, as Tables IV and V have them."""
+    top1 = [score.top1 for score in scores]
+    return {"avg": float(np.mean(top1)), "best": float(np.max(top1))}

@@ -7,19 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ofav2_jax.model.layers import (
-    BatchNorm,
-    DepthwiseConv,
-    Layer,
-    PointwiseConv,
-    SqueezeExcite,
-    apply_mask,
-    h_swish,
-    mix_channels,
-    prefix,
-)
-from ofav2_jax.model.network import middle_width, squeeze_width
-from ofav2_jax.model.space import ALLOWED, LevelChoice
+from ofav2_jax.model.layers import BatchNorm, DepthwiseConv, Layer, PointwiseConv, SqueezeExcite, he_fan_out
+from ofav2_jax.model.network import CHOICES, Block, middle_width, squeeze_width
+from ofav2_jax.model.subnet import LevelChoice
+from ofav2_jax.ops.activations import h_swish
+from ofav2_jax.ops.choose import apply_mask, prefix
+from ofav2_jax.ops.pointwise import mix_channels
 
 
 class StemBlock(nn.Module):
@@ -50,8 +43,7 @@ class StemConv(Layer):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         channels, _, height, width, _ = images.shape
-        init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-        kernel = self.parameter("kernel", init, (3, 3, channels, self.features))
+        kernel = self.parameter("kernel", he_fan_out, (3, 3, channels, self.features))
         padded = jnp.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
         shifts = [padded[:, :, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
         patches = jnp.concatenate(shifts, axis=0).astype(self.dtype)
@@ -80,12 +72,12 @@ class InvertedBottleneck(nn.Module):
 
     def setup(self):
         # Set here and not per call: what each expand ratio makes active, in the block and in its SE.
-        self.widths = {expand: middle_width(self.in_channels, expand) for expand in ALLOWED["expand"]}
+        self.widths = {expand: middle_width(self.in_channels, expand) for expand in CHOICES["expand"].values}
         self.hidden = {expand: squeeze_width(width) for expand, width in self.widths.items()}
         middle = max(self.widths.values())
         bn = functools.partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
         # Cheaper to compute again, from a sixth of the channels, than to write and read.
-        self.expand = PointwiseConv(self.in_channels, middle, dtype=self.dtype, kept=False)
+        self.expand = PointwiseConv(self.in_channels, middle, dtype=self.dtype, saved=False)
         self.expand_bn = bn(middle, self.activation)
         self.depthwise = DepthwiseConv(middle, kernel_size=7, stride=self.stride, elastic=True, dtype=self.dtype)
         self.depthwise_bn = bn(middle, self.activation)
@@ -188,17 +180,20 @@ class Level(nn.Module):
             self.light = LightBlock(**shape)
 
     def __call__(self, x: jax.Array, choice: LevelChoice, train: bool) -> jax.Array:
-        blocks = {4: lambda: self.inverted_bottleneck(x, choice, train)}
         if not self.parallel:
-            return blocks[4]()
-        blocks |= {2: lambda: self.pointwise(x, train), 1: lambda: self.light(x, train)}
+            return self.inverted_bottleneck(x, choice, train)
+        outputs = {
+            Block.BOTTLENECK: lambda: self.inverted_bottleneck(x, choice, train),
+            Block.POINTWISE: lambda: self.pointwise(x, train),
+            Block.LIGHT: lambda: self.light(x, train),
+        }
         if isinstance(choice.level, int):
-            return sum(block() for bit, block in blocks.items() if choice.level & bit)
+            return sum(output() for block, output in outputs.items() if choice.level & block)
 
-        def active(bit):
-            return (choice.level & bit > 0).astype(self.dtype)[:, None, None, None]
+        def is_active(block):
+            return (choice.level & int(block) > 0).astype(self.dtype)[:, None, None, None]
 
-        return sum(active(bit) * block() for bit, block in blocks.items())
+        return sum(is_active(block) * output() for block, output in outputs.items())
 
 
 class ExitHead(nn.Module):

@@ -1,13 +1,11 @@
 """Elastic layers: each takes a choice as an int, and slices, or as an array over S subnets, and masks.
 
-Activations are [C, S, H, W, B] throughout: a 1x1 convolution is then one matrix product without a transpose, also
-in the backward pass, a depthwise convolution a sum or a batch of products of whole vectors of images, and what batch
-norm sums is contiguous. A static subnet has S = 1; so has everything before the first choice of traced subnets, which
-is therefore computed once. Where a layer's channels are cut, it takes the leading ones: how many is read off its input.
+Activations are [C, S, H, W, B] throughout. A 1x1 convolution is then one matrix product without a transpose, also in
+the backward pass; a depthwise convolution works on whole vectors of images; the values that batch norm sums are
+contiguous. A static subnet has S = 1. Everything before the first choice of traced subnets has S = 1 too, so that it is
+computed once. Where a layer's channels are cut, it uses the leading ones; their number is that of its input.
 """
 
-import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,99 +13,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
 
-from ofav2_jax.ops import depthwise
-
-BATCH_NORM_EPSILON = 1e-5
-
-# The name, for `jax.checkpoint`, of what is dear to compute again: most convolutions, the batch's statistics.
-KEPT = "kept for the backward pass"
-
-
-def _kept(x):
-    """`x` under the name of `KEPT`: its bits, because JAX would pass numbers of that name through an operation.
-
-    That operation, which rounds to the precision that they have, is there for compilers that work with a higher one;
-    it makes two copies of whole activations out of one.
-    """
-    bits = lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
-    return lax.bitcast_convert_type(checkpoint_name(bits, KEPT), x.dtype)
-
-
-# With a gradient, which bits have none of. Where a function's own gradient is written out, it has to be `_kept`: names
-# inside a further function with a gradient of its own are not found there, and everything is computed again.
-_keep = jax.custom_vjp(_kept)
-_keep.defvjp(lambda x: (_kept(x), None), lambda _, dy: (dy,))
+from ofav2_jax.ops import batch_norm, depthwise
+from ofav2_jax.ops.activations import ACTIVATIONS, h_sigmoid
+from ofav2_jax.ops.choose import apply_mask, pick
+from ofav2_jax.ops.pointwise import mix_channels
+from ofav2_jax.ops.saved import save
 
 # sqrt(2 / fan_out) over kernel [k, k, in, out]; a plain normal distribution, as in the reference.
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-def h_sigmoid(x: jax.Array) -> jax.Array:
-    """The hard sigmoid, relu6(x + 3) / 6."""
-    return lax.clamp(jnp.zeros((), x.dtype), x + 3, jnp.full((), 6, x.dtype)) / 6
-
-
-def h_swish(x: jax.Array) -> jax.Array:
-    """The hard swish, x * relu6(x + 3) / 6."""
-    return x * h_sigmoid(x)
-
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "identity": lambda z: z,
-    "relu": nn.relu,
-    "h_swish": h_swish,
-}
-DERIVATIVES: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "identity": jnp.ones_like,
-    "relu": lambda z: (z > 0).astype(z.dtype),
-    "h_swish": lambda z: jnp.where(jnp.abs(z) < 3, (2 * z + 3) / 6, z > 0),
-}
-
-
-def pick(choice: jax.Array, options: dict[int, jax.Array]) -> jax.Array:
-    """For each of S traced choices its option.
-
-    Args:
-        choice: int [S], with values among the keys of `options`.
-        options: what each value stands for, arrays of one shape.
-
-    Returns:
-        [S, *shape of an option].
-    """
-    chosen = jnp.array(list(options))[:, None] == choice
-    return _pick(chosen, list(options.values()))
-
-
-@jax.custom_vjp
-def _pick(chosen, options):
-    """Its own gradient: the automatic one is a sum over the subnets for each option by itself."""
-    result = options[0][None]
-    for of_subnet, option in zip(chosen[1:], options[1:]):
-        result = jnp.where(of_subnet.reshape(-1, *(1,) * option.ndim), option, result)
-    return result
-
-
-def _pick_bwd(chosen, dy):
-    return None, list(jnp.tensordot(chosen.astype(dy.dtype), dy, axes=1, precision=lax.Precision.HIGHEST))
-
-
-_pick.defvjp(lambda chosen, options: (_pick(chosen, options), chosen), _pick_bwd)
-
-
-def prefix(choice: int | jax.Array, widths: dict[int, int]) -> int | jax.Array:
-    """The active leading channels: how many (static), or a mask bool [largest width, S, 1, 1, 1] (traced)."""
-    if isinstance(choice, int):
-        return widths[choice]
-    # What makes each channel active: one comparison with the choice, where a width would have to be looked up first.
-    least = [min(c for c, width in widths.items() if channel < width) for channel in range(max(widths.values()))]
-    return (jnp.array(least)[:, None] <= choice)[..., None, None, None]
-
-
-def apply_mask(x: jax.Array, width: int | jax.Array) -> jax.Array:
-    """Zeroes the inactive channels; a static width has none."""
-    return x if isinstance(width, int) else x * width.astype(x.dtype)
 
 
 class Layer(nn.Module):
@@ -120,35 +34,6 @@ class Layer(nn.Module):
         return value if value is not None and value.shape == shape else self.param(name, init, shape)
 
 
-@jax.custom_vjp
-def mix_channels(kernel: jax.Array, x: jax.Array) -> jax.Array:
-    """For kernel [c, d] and x [c, ...]: [d, ...], each output channel a weighted sum of the input channels.
-
-    Its own gradient, because the automatic one asks for products whose results and operands are transposed, and
-    XLA copies whole activations to give it those.
-    """
-    return _product(kernel, x, axis=0)
-
-
-def _product(kernel, x, axis):
-    """Along one axis of the kernel and the first of x; of matrices, because XLA copies a larger result with S = 1."""
-    product = jnp.tensordot(kernel, x.reshape(len(x), -1), axes=(axis, 0))
-    return product.reshape(-1, *x.shape[1:])
-
-
-def _mix_channels_fwd(kernel, x):
-    return mix_channels(kernel, x), (kernel, x)
-
-
-def _mix_channels_bwd(residuals, dy):
-    kernel, x = residuals
-    dkernel = jnp.einsum("cp,dp->cd", x.reshape(x.shape[0], -1), dy.reshape(dy.shape[0], -1))
-    return dkernel, _product(kernel, dy, axis=1)
-
-
-mix_channels.defvjp(_mix_channels_fwd, _mix_channels_bwd)
-
-
 class PointwiseConv(Layer):
     """1x1 convolution (a dense layer over the channels). He fan-out initialisation, biases 0.
 
@@ -156,7 +41,7 @@ class PointwiseConv(Layer):
         in_channels, features: channels of the full kernel.
         use_bias: whether there is a bias.
         dtype: dtype of the computation; parameters are float32.
-        kept: whether a loop over levels keeps the product for its backward pass; else it computes it again.
+        saved: whether a loop over levels saves the product for its backward pass, or recomputes it there.
     """
 
     in_channels: int
@@ -164,7 +49,7 @@ class PointwiseConv(Layer):
     use_bias: bool = False
     dtype: Any = jnp.float32
     kernel_init: Callable[..., jax.Array] = he_fan_out
-    kept: bool = True
+    saved: bool = True
 
     def setup(self):
         self.kernel = self.parameter("kernel", self.kernel_init, (self.in_channels, self.features))
@@ -176,8 +61,8 @@ class PointwiseConv(Layer):
         features = width if isinstance(width, int) else self.features
         kernel = self.kernel[: x.shape[0], :features].astype(self.dtype)
         y = mix_channels(kernel, x.astype(self.dtype))
-        y = _keep(y) if self.kept else y
-        return y + _along_channels(self.bias[:features].astype(self.dtype), y) if self.use_bias else y
+        y = save(y) if self.saved else y
+        return y + batch_norm.along_channels(self.bias[:features].astype(self.dtype), y) if self.use_bias else y
 
 
 class BatchNorm(Layer):
@@ -212,7 +97,7 @@ class BatchNorm(Layer):
         channels = x.shape[0]
         scale, bias = self.scale[:channels], self.bias[:channels]
         if train:
-            y, mean, var = _normalise_by_batch(x, scale, bias, self.activation, self.axis_name)
+            y, mean, var = batch_norm.normalise_by_batch(x, scale, bias, self.activation, self.axis_name)
             if self.is_mutable_collection("batch_stats") and not self.is_initializing():
                 self._store("mean", mean)
                 self._store("var", var)
@@ -220,7 +105,9 @@ class BatchNorm(Layer):
             mean, var = (
                 jnp.atleast_2d(self.get_variable("batch_stats", name))[:, :channels].T for name in ("mean", "var")
             )
-            y = ACTIVATIONS[self.activation](_normalise(x, mean, lax.rsqrt(var + BATCH_NORM_EPSILON), scale, bias))
+            y = ACTIVATIONS[self.activation](
+                batch_norm.normalise(x, mean, lax.rsqrt(var + batch_norm.EPSILON), scale, bias)
+            )
         return y.astype(self.dtype)
 
     def _store(self, name, value):
@@ -231,65 +118,6 @@ class BatchNorm(Layer):
         else:
             value = value.T
         self.put_variable("batch_stats", name, value)
-
-
-def _along_channels(values: jax.Array, x: jax.Array) -> jax.Array:
-    """[C] or [C, S], spread over the further axes of `x`."""
-    shape = (*values.shape, *x.shape[values.ndim :])
-    return lax.broadcast_in_dim(values, shape, range(values.ndim))
-
-
-def _over_devices(mean: jax.Array, axis_name: str | None) -> jax.Array:
-    return lax.pmean(mean, axis_name) if axis_name else mean
-
-
-def _average(values: jax.Array, axis_name: str | None) -> jax.Array:
-    """Mean of [C, S, H, W, B] over pixels, images and devices: [C, S]."""
-    return _over_devices(jnp.mean(values, axis=(2, 3, 4)), axis_name)
-
-
-def _normalise(x, mean, inverse_std, scale, bias):
-    gain = scale[:, None] * inverse_std
-    return x * _along_channels(gain, x) + _along_channels(bias[:, None] - mean * gain, x)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _normalise_by_batch(x, scale, bias, activation, axis_name):
-    """activation(batch norm of x), and the batch's mean and variance [C, S], which carry no gradient.
-
-    Its own gradient, because what automatic differentiation keeps for the backward pass is several arrays of
-    the size of x where x itself suffices; that halves a step's memory traffic and its compile time.
-    """
-    return _normalise_by_batch_fwd(x, scale, bias, activation, axis_name)[0]
-
-
-def _normalise_by_batch_fwd(x, scale, bias, activation, axis_name):
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = _average(wide, axis_name)
-    # Two passes: E[x^2] - E[x]^2 cancels where the mean is large.
-    var = _average(jnp.square(wide - _along_channels(mean, x)), axis_name)
-    mean, inverse_std = _kept(mean), _kept(lax.rsqrt(var + BATCH_NORM_EPSILON))
-    y = ACTIVATIONS[activation](_normalise(wide, mean, inverse_std, scale, bias)).astype(x.dtype)
-    return (y, mean, var), (x, scale, bias, mean, inverse_std)
-
-
-def _normalise_by_batch_bwd(activation, axis_name, residuals, cotangents):
-    x, scale, bias, mean, inverse_std = residuals
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    unit = (wide - _along_channels(mean, x)) * _along_channels(inverse_std, x)
-    z = unit * _along_channels(scale, x) + _along_channels(bias, x)
-    dz = cotangents[0].astype(wide.dtype) * DERIVATIVES[activation](z)
-    # [2 C, S]: as one array the two sums are one operation, and so is what follows from them.
-    sums = jnp.sum(jnp.concatenate([dz, dz * unit]), axis=(2, 3, 4))
-    through_mean, through_std = jnp.split(_over_devices(sums / math.prod(x.shape[2:]), axis_name), 2)
-    dx = (dz - _along_channels(through_mean, x) - unit * _along_channels(through_std, x)) * _along_channels(
-        scale[:, None] * inverse_std, x
-    )
-    dbias, dscale = jnp.split(jnp.sum(sums, axis=1), 2)
-    return dx.astype(x.dtype), dscale, dbias
-
-
-_normalise_by_batch.defvjp(_normalise_by_batch_fwd, _normalise_by_batch_bwd)
 
 
 def _identity(_key, shape):
@@ -332,7 +160,7 @@ class DepthwiseConv(Layer):
         """Convolves [c, S or 1, H, W, B], c <= features, with the kernel chosen by an int or ints [S]."""
         kernel = jnp.moveaxis(self._chosen_kernel(choice, x.shape[0]), -1, 0)
         y = depthwise.depthwise_conv(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
-        return _keep(y)
+        return save(y)
 
     def _chosen_kernel(self, choice, channels):
         """[S, k, k, c]."""

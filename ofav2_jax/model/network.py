@@ -1,6 +1,7 @@
-"""What Tables I and II of the OFAv2 paper say: stages, channels and the eight networks, as data."""
+"""Tables I and II of the OFAv2 paper as data: stages, channels, the eight networks, and what is elastic in them."""
 
 import dataclasses
+import enum
 
 from ofav2_jax.checks import did_you_mean
 
@@ -74,6 +75,55 @@ def network_spec(name: str) -> NetworkSpec:
         hint = did_you_mean(name, NETWORKS) if isinstance(name, str) else ""
         raise ValueError(f"network={name!r} is unknown; choose one of {', '.join(NETWORKS)}{hint}")
     return NETWORKS[name]
+
+
+class Block(enum.IntFlag):
+    """The three parallel blocks of a level. A level code, 1 to 7, is the sum of those that are active."""
+
+    BOTTLENECK = 4
+    POINTWISE = 2
+    LIGHT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One kind of elastic choice.
+
+    Attributes:
+        name: the field of `Subnet`, and the key in JSON.
+        values: every value, largest first; the first one is that of the maximal network.
+        count: how often a subnet makes the choice: for each of 20 levels, for each of 5 stages, or once.
+        label: its name in tables and pictures.
+        needs: the field of `NetworkSpec` without which the choice is fixed at its largest value; "" for none.
+    """
+
+    name: str
+    values: tuple[int, ...]
+    count: int
+    label: str
+    needs: str = ""
+
+    @property
+    def is_single(self) -> bool:
+        """Whether a subnet makes the choice once, as an int instead of a tuple."""
+        return self.count == 1
+
+    def is_elastic(self, spec: NetworkSpec) -> bool:
+        """Whether networks of this kind have the choice."""
+        return not self.needs or getattr(spec, self.needs)
+
+
+# In the order in which `Subnet` prints them, and in which `draw` numbers their random streams.
+CHOICES = {
+    choice.name: choice
+    for choice in (
+        Choice("kernel", (7, 5, 3), NUM_LEVELS, "kernel"),
+        Choice("expand", (6, 4, 3), NUM_LEVELS, "width"),
+        Choice("depth", (4, 3, 2), NUM_STAGES, "depth"),
+        Choice("level", (7, 6, 5, 3, 4, 2, 1), NUM_LEVELS, "level", needs="parallel"),
+        Choice("height", (5, 4, 3, 2, 1), 1, "height", needs="early_exits"),
+    )
+}
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:

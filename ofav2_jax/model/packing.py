@@ -1,29 +1,29 @@
-"""Parameters as two vectors: those that weight decay acts on, and the others.
+"""A supernet's parameters as two vectors: those that weight decay acts on, and the others.
 
-What an optimiser does to a few hundred arrays is then two operations, and so is a sum over devices. The parameters of
-equal levels lie in rows, of which a loop over the levels takes one at a time.
+An optimiser's operations on a few hundred arrays become operations on two, and so does a sum over devices. The
+parameters of a stage's stacked levels lie in rows, one row a level, so that the loop over the levels slices two arrays
+instead of dozens.
 """
 
 import dataclasses
 import math
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from ofav2_jax.model.network import NUM_STAGES
+from ofav2_jax.model.stage import STACKED_LEVELS
 
 Params = Any
 Vectors = dict[str, jax.Array]
 
 DECAYED, OTHERS = "decayed", "others"
 
-# In a stage's parameters, the levels that a loop runs; and in those, what holds them as rows.
-LOOPED, ROWS = "levels_2_to_4", "rows"
-
 
 def decayed(params: Params) -> Params:
-    """Which parameters weight decay acts on: all but BN parameters and biases, by themselves or in rows."""
+    """Which parameters weight decay acts on: all but BN parameters and biases, as arrays or packed in vectors."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("scale", "bias", OTHERS), params)
 
 
@@ -70,21 +70,8 @@ class Layout:
         return self.structure.unflatten(leaves)
 
 
-@flax.struct.dataclass
-class Rows:
-    """Parameters of equal levels: of vectors [levels, N], or of one level, [N].
-
-    Attributes:
-        vectors: the parameters.
-        layout: of the parameters of one level.
-    """
-
-    vectors: Vectors
-    layout: Layout = flax.struct.field(pytree_node=False)
-
-    def unpack(self) -> Params:
-        """The parameters of one level, or of all, stacked on a leading axis."""
-        return self.layout.unpack(self.vectors)
+def _slice_shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
 
 
 class Packing:
@@ -95,34 +82,36 @@ class Packing:
     """
 
     def __init__(self, params: Params):
-        one_level = {
-            stage: jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), parts[LOOPED])
-            for stage, parts in params.items()
-            if LOOPED in parts
+        self._stages = [f"stage_{stage + 1}" for stage in range(NUM_STAGES)]
+        self._levels = [Layout.of(jax.tree.map(_slice_shape, params[stage][STACKED_LEVELS])) for stage in self._stages]
+        self._whole = Layout.of(jax.eval_shape(self._to_rows, params))
+
+    def _to_rows(self, params):
+        return self._replace_levels(params, [layout.pack for layout in self._levels])
+
+    def _replace_levels(self, params, functions):
+        """The tree with, for each stage, the function of what lies under its stacked levels in their place."""
+        replaced = {
+            stage: {**params[stage], STACKED_LEVELS: function(params[stage][STACKED_LEVELS])}
+            for stage, function in zip(self._stages, functions)
         }
-        self._level = {stage: Layout.of(shapes) for stage, shapes in one_level.items()}
-        self._whole = Layout.of(jax.eval_shape(self._in_rows, params))
-
-    def _in_rows(self, params):
-        rows = {stage: layout.pack(params[stage][LOOPED]) for stage, layout in self._level.items()}
-        return self._with_looped(params, rows)
-
-    @staticmethod
-    def _with_looped(params, looped):
-        return {**params, **{stage: {**params[stage], LOOPED: value} for stage, value in looped.items()}}
+        return {**params, **replaced}
 
     def pack(self, params: Params) -> Vectors:
         """The vectors of a tree of parameters."""
-        return self._whole.pack(self._in_rows(params))
+        return self._whole.pack(self._to_rows(params))
 
     def unpack(self, vectors: Vectors) -> Params:
         """The tree of parameters."""
-        params = self._whole.unpack(vectors)
-        looped = {stage: layout.unpack(params[stage][LOOPED]) for stage, layout in self._level.items()}
-        return self._with_looped(params, looped)
+        return self._replace_levels(self.unpack_to_rows(vectors), [layout.unpack for layout in self._levels])
 
     def unpack_to_rows(self, vectors: Vectors) -> Params:
-        """What a network can be applied to as well: the tree, in which looped levels are `Rows`."""
-        params = self._whole.unpack(vectors)
-        looped = {stage: {ROWS: Rows(params[stage][LOOPED], layout)} for stage, layout in self._level.items()}
-        return self._with_looped(params, looped)
+        """The tree of parameters with two arrays of rows, [levels, N], in the place of each stage's stacked levels.
+
+        A network can be applied to this tree if it is given `unpack_level` too.
+        """
+        return self._whole.unpack(vectors)
+
+    def unpack_level(self, stage: int, rows: Vectors) -> Params:
+        """The parameters of one level from its row of each of the two arrays; see `stage.UnpackLevel`."""
+        return self._levels[stage].unpack(rows)

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file
 
-from ofav2_jax.model.channels import variable_shapes
 from ofav2_jax.model.network import LEVELS_PER_STAGE
-from ofav2_jax.model.supernet import SuperNet, Variables
+from ofav2_jax.model.stage import STACKED_LEVELS
+from ofav2_jax.model.supernet import SuperNet, Variables, variable_shapes
 
 # PyTorch counts the batches that a batch norm has seen; nothing here needs it.
 _IGNORED = "num_batches_tracked"
@@ -175,7 +175,7 @@ def _listed(names: list[str]) -> str:
 def _entries(net: SuperNet) -> Iterator[_Entry]:
     for key_path, leaf in jax.tree_util.tree_leaves_with_path(variable_shapes(net)):
         path = tuple(key.key for key in key_path)
-        stacked = "levels_2_to_4" in path
+        stacked = STACKED_LEVELS in path
         for index in range(LEVELS_PER_STAGE - 1) if stacked else (None,):
             shape = leaf.shape[1:] if stacked else leaf.shape
             yield _Entry(_name(net, path[1:], index), _torch_shape(path, shape), path, index)

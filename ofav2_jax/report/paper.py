@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ofav2_jax.data.augment import Augmentation
+from ofav2_jax.settings.recipe import Augmentation
 from ofav2_jax.model.network import network_spec
 from ofav2_jax.settings.phases import paper_phases
 from ofav2_jax.train.step import Recipe

@@ -47,10 +47,10 @@ class Store:
         """See `checkpoint.RunState.restore`."""
         restored = self._checkpoints.restore(like) if self._checkpoints is not None else None
         arrays, progress = restored or (None, None)
-        progress = processes.tell(lambda: progress)
+        progress = processes.broadcast(lambda: progress)
         if progress is None:
             return None
-        return processes.tell_arrays(lambda: arrays, like), progress
+        return processes.broadcast_arrays(lambda: arrays, like), progress
 
     @property
     def latest_checkpoint(self) -> Path | None:
@@ -79,7 +79,7 @@ class Store:
 
     def teacher(self, index: int, source: int, like: Any) -> Any:
         """The teacher of a phase: what came out of phase `source`, saved under the name of the one that uses it."""
-        return processes.tell_arrays(functools.partial(self._teacher, index, source, like), like)
+        return processes.broadcast_arrays(functools.partial(self._teacher, index, source, like), like)
 
     def _teacher(self, index: int, source: int, like: Any) -> Any:
         directory = self._phase_dir(index) / "teacher"
@@ -106,7 +106,7 @@ class Store:
             write_json(self._directory.path / "results.json", results)
             return results
 
-        return processes.tell(write)
+        return processes.broadcast(write)
 
     # --- measurements ------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Where arrays are: copies on all devices, shares of a batch, and the data set; of one process or of several."""
+"""How the images of a data set get to the devices: resident on all of them, or streamed batch by batch."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -6,35 +6,12 @@ from typing import Any, Protocol
 import flax.struct
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ofav2_jax.data.dataset import Dataset
-
-AXIS = "data"
+from ofav2_jax.runtime.sharding import AXIS, replicate, shard, sharding_over
 
 # The part of a device's memory that the images of a data set may take.
 _FOR_IMAGES = 0.25
-
-
-def _sharding(devices: Sequence[jax.Device], *axes: str) -> NamedSharding:
-    return NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec(*axes))
-
-
-def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """Puts a copy of every array on every device; of several processes, each has to give the same arrays."""
-    sharding = _sharding(devices)
-    if jax.process_count() == 1:
-        return jax.device_put(tree, sharding)
-    # device_put would send all of it around to see whether it is the same.
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x), np.shape(x)),
-        tree,
-    )
-
-
-def share(array: np.ndarray, devices: Sequence[jax.Device]) -> jax.Array:
-    """Spreads the rows of an array [devices, ...] over the devices."""
-    return jax.make_array_from_callback(array.shape, _sharding(devices, AXIS), lambda rows: array[rows])
 
 
 @flax.struct.dataclass
@@ -51,15 +28,15 @@ class Images:
 
     @property
     def mapped_axis(self) -> int | None:
-        """The axis that is spread over the devices, if any."""
+        """The axis that is sharded over the devices, if any."""
         return None if self.labels.ndim == 1 else 0
 
 
 class ImageFeed(Protocol):
-    """Gets images to the devices."""
+    """Makes the images of a data set available to the devices."""
 
     def batch(self, indices: np.ndarray) -> tuple[Images, jax.Array]:
-        """Gets a batch ready.
+        """Makes a batch available.
 
         Args:
             indices: int32 [devices, images per device], which images form the batch.
@@ -78,7 +55,7 @@ class ResidentImages:
 
     def batch(self, indices: np.ndarray) -> tuple[Images, jax.Array]:
         """See `ImageFeed`."""
-        return self._data, share(indices, self._devices)
+        return self._data, shard(indices, self._devices)
 
 
 class StreamedImages:
@@ -90,7 +67,7 @@ class StreamedImages:
 
     def batch(self, indices: np.ndarray) -> tuple[Images, jax.Array]:
         """See `ImageFeed`."""
-        sharding = _sharding(self._devices, AXIS)
+        sharding = sharding_over(self._devices, AXIS)
 
         def read(source: np.ndarray) -> jax.Array:
             def rows(index: tuple[slice, ...] | None) -> np.ndarray:
@@ -101,7 +78,7 @@ class StreamedImages:
 
         places = np.broadcast_to(np.arange(indices.shape[1], dtype=np.int32), indices.shape)
         images = Images(read(self._dataset.images), read(self._dataset.labels))
-        return images, share(places, self._devices)
+        return images, shard(places, self._devices)
 
 
 def image_feed(dataset: Dataset, devices: Sequence[jax.Device]) -> ImageFeed:

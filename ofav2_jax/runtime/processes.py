@@ -14,14 +14,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
-from ofav2_jax.runtime.feed import share
+from ofav2_jax.runtime.sharding import shard
 
 # After as many seconds without a sign of life a process counts as lost; the others then end.
 _LOST_AFTER_S = 30
 # How long processes wait for each other, for instance for one that downloads a data set.
 _WAIT_S = 3600
 _STOP = "ofav2_jax stop"
-_meetings = itertools.count()
+_barriers = itertools.count()
 _leaving = threading.Lock()
 
 
@@ -55,14 +55,14 @@ def connect(coordinator: str | None = None, num_processes: int | None = None, in
         raise LostProcessError(f"the other processes cannot be reached: {error}") from error
 
 
-def meet() -> None:
+def barrier() -> None:
     """Returns once all processes are here.
 
     To be called before a program with collectives runs for the first time: on CPUs it fails if one of the processes,
     which has more to compile or to read, is half a minute late.
     """
     if jax.process_count() > 1:
-        multihost.get_barrier_sync_fn()(key=f"ofav2_jax {next(_meetings)}", timeout_ms=1000 * _WAIT_S)
+        multihost.get_barrier_sync_fn()(key=f"ofav2_jax {next(_barriers)}", timeout_ms=1000 * _WAIT_S)
 
 
 def leave_together() -> None:
@@ -110,14 +110,14 @@ def first_before_others(make: Callable[[], Any]) -> Any:
     """Calls a function in the first process, and in the others once that is done."""
     if is_first():
         made = make()
-        meet()
+        barrier()
         return made
-    meet()
+    barrier()
     return make()
 
 
-def tell(make: Callable[[], Any]) -> Any:
-    """Makes something in the first process and tells it to all.
+def broadcast(make: Callable[[], Any]) -> Any:
+    """Makes something in the first process and broadcasts it to all.
 
     Args:
         make: gives what can be JSON; is only called in the first process.
@@ -125,14 +125,14 @@ def tell(make: Callable[[], Any]) -> Any:
     if jax.process_count() == 1:
         return make()
     text = json.dumps(make()).encode() if is_first() else b""
-    meet()
+    barrier()
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     text = multihost_utils.broadcast_one_to_all(np.frombuffer(text.ljust(length), np.uint8))
     return json.loads(bytes(np.asarray(text)))
 
 
-def tell_arrays(make: Callable[[], Any], like: Any) -> Any:
-    """Makes a tree of arrays of 32 bits in the first process and tells it to all, bit by bit.
+def broadcast_arrays(make: Callable[[], Any], like: Any) -> Any:
+    """Makes a tree of arrays of 32 bits in the first process and broadcasts it to all, bit by bit.
 
     Args:
         make: is only called in the first process.
@@ -140,14 +140,14 @@ def tell_arrays(make: Callable[[], Any], like: Any) -> Any:
     """
     if jax.process_count() == 1:
         return make()
-    # As whole numbers: telling is adding zeros, which makes a 0 of a float's -0.
+    # As integers: JAX broadcasts by adding zeros, which turns the float -0 into 0.
     tree = make() if is_first() else jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
-    meet()
-    told = multihost_utils.broadcast_one_to_all(jax.tree.map(lambda leaf: np.asarray(leaf).view(np.uint32), tree))
-    return jax.tree.map(lambda values, leaf: np.asarray(values).view(leaf.dtype), told, like)
+    barrier()
+    received = multihost_utils.broadcast_one_to_all(jax.tree.map(lambda leaf: np.asarray(leaf).view(np.uint32), tree))
+    return jax.tree.map(lambda values, leaf: np.asarray(values).view(leaf.dtype), received, like)
 
 
-def check_same(what: str, value: Any) -> None:
+def require_same(what: str, value: Any) -> None:
     """Refuses processes that differ in something.
 
     Args:
@@ -160,7 +160,7 @@ def check_same(what: str, value: Any) -> None:
     if jax.process_count() == 1:
         return
     sha = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
-    meet()
+    barrier()
     all_sha = np.asarray(multihost_utils.process_allgather(np.frombuffer(sha, np.uint8)))
     differing = np.flatnonzero((all_sha != all_sha[0]).any(axis=1))
     if len(differing):
@@ -190,7 +190,7 @@ class StopRequest:
             return
         # What was asked before the last step is read, so that the devices need not be waited for.
         self._agreed = self._pending is not None and bool(self._pending)
-        self._pending = _any(share(np.full(len(self._devices), self._requested), self._devices))
+        self._pending = _any(shard(np.full(len(self._devices), self._requested), self._devices))
         if jax.default_backend() == "cpu":
             # Not beside the collectives of the next step.
             jax.block_until_ready(self._pending)

@@ -1,4 +1,4 @@
-"""Compiles programs ahead of time, counts them and measures how long that takes."""
+"""Compiles programs ahead of time, maps them over the devices, counts them and measures how long compiling takes."""
 
 import contextlib
 import functools
@@ -12,12 +12,14 @@ from typing import Any
 import jax
 
 from ofav2_jax.runtime import processes
-from ofav2_jax.runtime.trace_cache import Traces
+from ofav2_jax.runtime.sharding import AXIS
+from ofav2_jax.runtime.trace_cache import TraceCache
 
 # Options for CPUs. They are given per program, because a global XLA_FLAGS entry that an XLA version does not know
 # aborts the process; an option that this version does not know is left out.
 _FAST_TO_RUN = {"xla_cpu_use_fusion_emitters": True}
 _FAST_TO_COMPILE = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
+_quickly = False
 
 
 @functools.cache
@@ -37,17 +39,23 @@ def _known(options: dict[str, Any]) -> dict[str, Any]:
 
 def compiler_options() -> dict[str, Any]:
     """Compiler options for this backend: on CPUs, a quarter less time to run for a third more to compile."""
-    return _known(_FAST_TO_RUN)
+    return quick_compiler_options() if _quickly else _known(_FAST_TO_RUN)
 
 
 def quick_compiler_options() -> dict[str, Any]:
-    """Compiler options for what runs once: on CPUs, a quarter of the time to compile."""
+    """Compiler options for programs that run once: on CPUs, a quarter of the time to compile."""
     return _known(_FAST_TO_COMPILE)
 
 
+def compile_quickly() -> None:
+    """From here on all programs are compiled as those that run once: for tests, which compile many of them."""
+    global _quickly
+    _quickly = True
+
+
 @contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """What tracing makes stays alive; looking through it for cycles, again and again, is a fifth of the time."""
+def _no_garbage_collection() -> Iterator[None]:
+    """Tracing makes many objects that stay alive; searching them for cycles again and again takes a fifth of its time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -61,14 +69,17 @@ class Programs:
     """The programs of a run. Those that differ in the resolution only are compiled together, side by side.
 
     Args:
+        devices: of the run, those of other processes included.
         resolutions: of the run.
         traces: where traced programs are kept, if they are.
 
     Attributes:
+        devices: of the run.
         seconds: spent on tracing and compiling so far.
     """
 
-    def __init__(self, resolutions: Sequence[int], traces: Traces | None = None) -> None:
+    def __init__(self, devices: Sequence[jax.Device], resolutions: Sequence[int], traces: TraceCache | None = None):
+        self.devices = devices
         self.seconds = 0.0
         self._traces = traces
         self._resolutions = tuple(resolutions)
@@ -81,6 +92,17 @@ class Programs:
         """All of them, in the order of their first use."""
         return list(self._compiled.values())
 
+    def pmap(self, function: Callable, in_axes: tuple[Any, ...], out_axes: Any) -> Callable:
+        """`jax.pmap` over the devices of the run.
+
+        Args:
+            function: of one device's shard of its arguments.
+            in_axes: for each argument, or each array in it, the axis that is sharded over the devices; None: it is
+                replicated.
+            out_axes: the same for what it returns.
+        """
+        return jax.pmap(function, axis_name=AXIS, in_axes=in_axes, out_axes=out_axes, devices=self.devices)
+
     def run(
         self, name: str, resolution: int, make: Callable[[int], Any], *args: Any, donate: tuple[int, ...] = ()
     ) -> Any:
@@ -89,7 +111,7 @@ class Programs:
         Args:
             name: identifies the program; the same name always stands for the same function and shapes.
             resolution: one of the run's.
-            make: makes what is compiled, a function that may be pmapped, for a resolution.
+            make: makes the function to be compiled, which may be pmapped, for a resolution.
             *args: its arguments, whose shapes do not depend on the resolution.
             donate: positions of the arguments that the program may overwrite.
         """
@@ -102,7 +124,7 @@ class Programs:
     def _run(self, name, resolution, variants, make, args, donate):
         if (name, resolution) not in self._compiled:
             start = time.perf_counter()
-            with _no_collection():
+            with _no_garbage_collection():
                 lowered = {
                     (name, variant): self._lower(f"{name} at {variant}", make(variant), donate, args)
                     for variant in variants
@@ -112,7 +134,7 @@ class Programs:
                 compiled = pool.map(lambda program: program.compile(compiler_options()), lowered.values())
                 self._compiled.update(zip(lowered, compiled))
             self.seconds += time.perf_counter() - start
-            processes.meet()
+            processes.barrier()
         return self._compiled[name, resolution](*args)
 
     def _lower(self, name, function, donate, args):

@@ -20,7 +20,7 @@ from jax import export
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
-class Traces:
+class TraceCache:
     """A directory of traced programs.
 
     A file is used only for the same program: the same source of this package, versions of what it is built on,
@@ -65,20 +65,30 @@ class Traces:
         return jax.jit(program, donate_argnums=donate).lower(*args)
 
 
-def beside_compiled_programs(devices: Sequence[jax.Device], *described: Any) -> Traces | None:
+def name_in_files(kind: type) -> None:
+    """Gives a struct that programs return a name in the files of a `TraceCache`, which know only those with names."""
+    export.register_pytree_node_serialization(
+        kind,
+        serialized_name=f"ofav2_jax.{kind.__name__}",
+        serialize_auxdata=lambda _: b"",
+        deserialize_auxdata=lambda _: (),
+    )
+
+
+def beside_compiled_programs(devices: Sequence[jax.Device], *described: Any) -> TraceCache | None:
     """Traces in the directory where JAX keeps compiled programs; None where it keeps none there.
 
     Also None for one process of several, which have to compile the very same programs, whatever one of them has kept.
 
     Args:
-        devices: see `Traces`.
-        *described: see `Traces`.
+        devices: see `TraceCache`.
+        *described: see `TraceCache`.
     """
     directory = jax.config.values["jax_compilation_cache_dir"]
     is_local = directory and "://" not in directory
     if not is_local or not jax.config.values["jax_enable_compilation_cache"] or jax.process_count() > 1:
         return None
-    return Traces(Path(directory) / "traces", devices, *described)
+    return TraceCache(Path(directory) / "traces", devices, *described)
 
 
 @functools.cache

@@ -5,8 +5,7 @@ import math
 from collections.abc import Sequence
 
 from ofav2_jax.checks import is_number, refuse
-from ofav2_jax.model.network import network_spec
-from ofav2_jax.model.space import SearchSpace
+from ofav2_jax.model.network import CHOICES, network_spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,15 +45,19 @@ class Phase:
             refuse_field("epochs", "an int of at least 1")
         if type(self.warmup_epochs) is not int or self.warmup_epochs < 0:
             refuse_field("warmup_epochs", "an int of at least 0")
-        if type(self.num_subnets) is not int or (self.num_subnets < 1) is bool(self.unlocks):
-            refuse_field(
-                "num_subnets", "an int of at least 1" if self.unlocks else "0, which trains the maximal network"
-            )
+        if type(self.num_subnets) is not int or (self.num_subnets < 1) is not self.is_full:
+            allowed = "0, which trains the maximal network" if self.is_full else "an int of at least 1"
+            refuse_field("num_subnets", allowed)
 
     @property
     def key(self) -> str:
         """The name as an identifier, as it stands in configs."""
         return self.name.replace("-", "_")
+
+    @property
+    def is_full(self) -> bool:
+        """Whether this is phase full, which trains the maximal network itself and unlocks nothing."""
+        return not self.unlocks
 
     @property
     def total_epochs(self) -> int:
@@ -82,23 +85,24 @@ TABLE_III = (
 def paper_phases(network: str) -> tuple[Phase, ...]:
     """The phases of Table III that one of the eight networks goes through, in order."""
     spec = network_spec(network)
-    elastic = {"level": spec.parallel, "height": spec.early_exits}
-    return tuple(phase for phase in TABLE_III if elastic.get(phase.unlocks, True))
+    return tuple(phase for phase in TABLE_III if phase.is_full or CHOICES[phase.unlocks].is_elastic(spec))
 
 
-def space_after(whole: SearchSpace, phases: Sequence[Phase], index: int) -> SearchSpace:
+def unlocked_values(phases: Sequence[Phase], index: int) -> dict[str, tuple[int, ...]]:
     """What is unlocked in phase `index` (counted from 0): everything up to and including it.
 
     Args:
-        whole: the space of the network.
         phases: the phases of the run, in order.
         index: which phase.
+
+    Returns:
+        For each choice its values, largest first; what `SearchSpace.restrict` takes.
     """
-    allowed = {name: {getattr(whole, name)[0]} for name in ("kernel", "expand", "depth", "level", "height")}
+    unlocked = {name: {choice.values[0]} for name, choice in CHOICES.items()}
     for phase in phases[: index + 1]:
-        if phase.unlocks:
-            allowed[phase.unlocks] |= set(phase.values)
-    return whole.restrict(**{name: sorted(values) for name, values in allowed.items()})
+        if not phase.is_full:
+            unlocked[phase.unlocks] |= set(phase.values)
+    return {name: tuple(sorted(values, reverse=True)) for name, values in unlocked.items()}
 
 
 def learning_rate(phase: Phase, step: int, steps_per_epoch: int, warmup_learning_rate: float | None = None) -> float:

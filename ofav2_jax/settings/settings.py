@@ -1,18 +1,17 @@
-"""Everything that defines a run, validated."""
+"""Everything that defines a run, validated; the defaults are the paper's."""
 
 import dataclasses
+import math
 from typing import Any
 
-from ofav2_jax.checks import check_among, check_positive, check_range, check_text, is_number, refuse
-from ofav2_jax.evaluate.evaluator import Evaluation
+from ofav2_jax.checks import is_number, refuse, require_among, require_positive, require_range, require_text
 from ofav2_jax.model.network import network_spec
-from ofav2_jax.model.space import SearchSpace
-from ofav2_jax.settings.phases import Phase, paper_phases, space_after
-from ofav2_jax.train.losses import ensemble_weights
-from ofav2_jax.train.step import ENGINES, Recipe
+from ofav2_jax.settings.phases import Phase, paper_phases, unlocked_values
+from ofav2_jax.settings.recipe import Evaluation, Recipe
 
 TEACHERS = ("progressive", "fixed")
 DTYPES = ("float32", "bfloat16")
+ENGINES = ("masked", "static")
 # Without 64-bit types JAX drops the upper bits of a seed: two seeds would be the same run.
 _SEEDS = 2**32
 
@@ -23,34 +22,51 @@ class DataSettings:
 
     Attributes:
         dataset: "digits", "tiny_imagenet" or a name that TensorFlow Datasets knows.
-        base_resolution: height and width to which images are brought when they are decoded.
+        base_resolution: height and width to which images are brought when they are decoded, pixels.
         num_classes: how many classes, from the first on, at least 2; None: all.
         max_test_images: how many test images, spread over the classes; None: all.
     """
 
-    dataset: str
-    base_resolution: int
-    num_classes: int | None
-    max_test_images: int | None
+    dataset: str = "tiny_imagenet"
+    base_resolution: int = 64
+    num_classes: int | None = None
+    max_test_images: int | None = None
+
+    def require_valid(self) -> None:
+        """Refuses values that are not allowed.
+
+        Raises:
+            ValueError: naming the field, the value and what is allowed.
+        """
+        require_text("data.dataset", self.dataset)
+        require_positive("data.base_resolution", self.base_resolution)
+        if self.num_classes is not None and (type(self.num_classes) is not int or self.num_classes < 2):
+            refuse("data.num_classes", self.num_classes, "an int of at least 2")
+        if self.max_test_images is not None:
+            require_positive("data.max_test_images", self.max_test_images)
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """One run of Extended Progressive Shrinking. The same settings give the same parameters, bit for bit.
+    """One run of Extended Progressive Shrinking. The same settings draw the same batches, crops and subnets.
+
+    `Settings.paper(network)` has the paper's values; `dataclasses.replace` changes some of them.
 
     Attributes:
-        name: of the run, printable.
-        network, width_multiplier: of the supernet.
-        seed: of every random draw, an int >= 0 and < 2**32.
-        resolutions: drawn anew for each batch.
-        batch_size: images per step, over all devices.
-        dtype: of the activations, "float32" or "bfloat16"; parameters, statistics and losses are float32.
-        engine: "masked" (the whole space is sampled) or "static" (uniform subnets only).
-        teacher: "progressive" (extracted anew for each phase) or "fixed" (the one of phase full).
-        warmup_learning_rate: where the warm-up starts; None: at the phase's own rate.
-        data: which images.
+        name: of the run, printable; it names the directory runs/<name>.
+        network: a name of Table II.
         phases: those that Table III has for the network, in its order; their numbers are free.
-        recipe: losses and optimiser.
+        width_multiplier: factor of all channel counts, > 0; the paper's are 1.0 and 1.2.
+        seed: of every random draw (initialisation, splits, order, crops, subnets, dropout), an int >= 0 and < 2**32.
+        resolutions: one of them is drawn anew for each batch, pixels.
+        batch_size: images per step, over all devices.
+        dtype: of the activations, "float32" or "bfloat16"; None: bfloat16 on an accelerator, float32 on a CPU.
+            Parameters, statistics and losses are always float32.
+        engine: "masked" (the whole space is sampled) or "static" (uniform subnets only, a program for each).
+        teacher: "progressive" (extracted anew for each phase) or "fixed" (the one of phase full).
+        warmup_learning_rate: where a phase's warm-up starts; None: at the phase's own rate, as in the authors' code.
+        data: which images.
+        recipe: losses, optimiser and augmentation.
         evaluation: how subnets are tested.
 
     Raises:
@@ -59,26 +75,61 @@ class Settings:
 
     name: str
     network: str
-    width_multiplier: float
-    seed: int
-    resolutions: tuple[int, ...]
-    batch_size: int
-    dtype: str
-    engine: str
-    teacher: str
-    warmup_learning_rate: float | None
-    data: DataSettings
     phases: tuple[Phase, ...]
-    recipe: Recipe
-    evaluation: Evaluation
+    width_multiplier: float = 1.0
+    seed: int = 0
+    resolutions: tuple[int, ...] = (48, 56, 64)
+    batch_size: int = 200
+    dtype: str | None = None
+    engine: str = "masked"
+    teacher: str = "progressive"
+    warmup_learning_rate: float | None = None
+    data: DataSettings = DataSettings()
+    recipe: Recipe = Recipe()
+    evaluation: Evaluation = Evaluation()
+
+    @classmethod
+    def paper(cls, network: str, **changes: Any) -> "Settings":
+        """The paper's experiment with a network of Table II: Tiny ImageNet, all phases of Table III.
+
+        Args:
+            network: ofa_mbv3, se_d, se_p, se_dp, ee_b, ee_d, ee_p or ee_dp.
+            **changes: other values for fields, for instance `width_multiplier=1.2` or `teacher="fixed"`.
+
+        Raises:
+            ValueError: for an unknown network, or a value that is not allowed.
+        """
+        unknown = [name for name in changes if name not in {field.name for field in dataclasses.fields(cls)}]
+        if unknown:
+            raise ValueError(f"{unknown[0]} is not a field of Settings")
+        return cls(**{"name": network, "network": network, "phases": paper_phases(network), **changes})
 
     def __post_init__(self):
-        check_text("name", self.name)
+        require_text("name", self.name)
         spec = network_spec(self.network)
         if not is_number(self.width_multiplier) or self.width_multiplier <= 0:
             refuse("width_multiplier", self.width_multiplier, "a number > 0")
         if type(self.seed) is not int or not 0 <= self.seed < _SEEDS:
             refuse("seed", self.seed, f"an int >= 0 and < {_SEEDS}")
+        self._require_resolutions()
+        require_positive("batch_size", self.batch_size)
+        if self.dtype is not None:
+            require_among("dtype", self.dtype, DTYPES)
+        require_among("engine", self.engine, ENGINES)
+        require_among("teacher", self.teacher, TEACHERS)
+        if self.warmup_learning_rate is not None:
+            require_range("warmup_learning_rate", self.warmup_learning_rate, 0)
+        for field, kind in (("data", DataSettings), ("recipe", Recipe), ("evaluation", Evaluation)):
+            if not isinstance(getattr(self, field), kind):
+                refuse(field, getattr(self, field), f"a {kind.__name__}")
+        self.data.require_valid()
+        self._require_phases()
+        self.recipe.require_valid(num_exits=5 if spec.early_exits else 1)
+        self.evaluation.require_valid()
+
+    def _require_resolutions(self):
+        if not isinstance(self.resolutions, tuple):
+            refuse("resolutions", self.resolutions, "a tuple")
         if not self.resolutions:
             refuse("resolutions", self.resolutions, "at least one positive int")
         for resolution in self.resolutions:
@@ -86,33 +137,8 @@ class Settings:
                 refuse("resolutions", resolution, "positive ints")
         if len(set(self.resolutions)) < len(self.resolutions):
             refuse("resolutions", self.resolutions, "different ints")
-        check_positive("batch_size", self.batch_size)
-        check_among("dtype", self.dtype, DTYPES)
-        check_among("engine", self.engine, tuple(ENGINES))
-        check_among("teacher", self.teacher, TEACHERS)
-        if self.warmup_learning_rate is not None:
-            check_range("warmup_learning_rate", self.warmup_learning_rate, 0)
-        self._check_data()
-        self._check_phases()
-        recipe = self.recipe
-        for field in ("label_smoothing", "dropout_full", "dropout_rate", "momentum"):
-            check_range(f"recipe.{field}", getattr(recipe, field), 0, 1)
-        for field in ("kd_ratio", "weight_decay"):
-            check_range(f"recipe.{field}", getattr(recipe, field), 0)
-        ensemble_weights(recipe.exit_weights, 5 if spec.early_exits else 1)
-        for field in dataclasses.fields(self.evaluation):
-            check_positive(f"evaluation.{field.name}", getattr(self.evaluation, field.name))
 
-    def _check_data(self):
-        data = self.data
-        check_text("data.dataset", data.dataset)
-        check_positive("data.base_resolution", data.base_resolution)
-        if data.num_classes is not None and (type(data.num_classes) is not int or data.num_classes < 2):
-            refuse("data.num_classes", data.num_classes, "an int of at least 2")
-        if data.max_test_images is not None:
-            check_positive("data.max_test_images", data.max_test_images)
-
-    def _check_phases(self):
+    def _require_phases(self):
         def identity(phase):
             return phase.name, phase.unlocks, phase.values, phase.width_phase
 
@@ -122,12 +148,12 @@ class Settings:
             raise ValueError(f"phases={names} is not allowed: {self.network} goes through {allowed}, in this order")
         if self.engine == "static":
             for index, phase in enumerate(self.phases):
-                # Of the subnets that this engine draws there are few enough to run out.
-                unlocked = space_after(SearchSpace(self), self.phases, index).num_uniform
-                if phase.num_subnets > unlocked:
-                    allowed = f"at most {unlocked}, the uniform subnets that are unlocked then (engine='static')"
+                # This engine draws uniform subnets only, of which there can be too few.
+                uniform = math.prod(map(len, unlocked_values(self.phases, index).values()))
+                if phase.num_subnets > uniform:
+                    allowed = f"at most {uniform}, the uniform subnets that are unlocked then (engine='static')"
                     refuse(f"phases.{phase.key}.num_subnets", phase.num_subnets, allowed)
 
     def as_json(self) -> dict[str, Any]:
-        """Nested dictionaries of plain values."""
+        """Nested dictionaries of plain values; `from_nested(Settings, ...)` reads them."""
         return dataclasses.asdict(self)

@@ -1,16 +1,10 @@
-"""Losses: label smoothing, knowledge distillation, and the weighted ensembles of early exits (AEP, ENS-KD)."""
+"""Losses: label smoothing and knowledge distillation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-
-from ofav2_jax.checks import did_you_mean, is_number
-
-EXIT_SCHEMES = ("desc", "asc", "unif")
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def smoothed_cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
@@ -42,56 +36,6 @@ def soft_target_cross_entropy(logits: jax.Array, teacher_logits: jax.Array) -> j
     return optax.softmax_cross_entropy(logits, jnp.broadcast_to(targets, logits.shape))
 
 
-def exit_weights(scheme: str, num_exits: int) -> np.ndarray:
-    """Weights of the exits of an early-exit network, from the first exit to the last; they add up to 1.
-
-    With s = n (n + 1) / 2: `desc` is n/s ... 1/s, as the code of the AEP paper defines it, `asc` the reverse,
-    `unif` 1/n each.
-
-    Args:
-        scheme: "desc", "asc" or "unif".
-        num_exits: n, at least 1.
-
-    Returns:
-        float32 [n].
-
-    Raises:
-        ValueError: for an unknown scheme or a number of exits below 1.
-    """
-    if type(num_exits) is not int or num_exits < 1:
-        raise ValueError(f"num_exits={num_exits!r} is not allowed: it must be a positive int")
-    ranks = np.arange(1, num_exits + 1, dtype=np.float32)
-    shapes = {"desc": ranks[::-1], "asc": ranks, "unif": np.ones_like(ranks)}
-    if scheme not in shapes:
-        raise ValueError(f"exit weights {scheme!r} are unknown; choose one of {', '.join(EXIT_SCHEMES)}")
-    return shapes[scheme] / shapes[scheme].sum()
-
-
-def ensemble_weights(scheme: str | Sequence[float], num_exits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of the exits' losses and of their outputs.
-
-    Args:
-        scheme: what `exit_weights` takes, used for both; "mix": desc for the losses and asc for the outputs;
-            or the numbers themselves, first exit first.
-        num_exits: n; a single-exit network has 1.
-
-    Returns:
-        Two float32 [n].
-
-    Raises:
-        ValueError: for an unknown scheme, or numbers that are negative, not finite, too few or too many.
-    """
-    if scheme == "mix":
-        return exit_weights("desc", num_exits), exit_weights("asc", num_exits)
-    if isinstance(scheme, str):
-        if scheme not in EXIT_SCHEMES:
-            names = (*EXIT_SCHEMES, "mix")
-            hint = did_you_mean(scheme, names)
-            raise ValueError(f"exit_weights={scheme!r} is unknown; choose one of {', '.join(names)}{hint}")
-        weights = exit_weights(scheme, num_exits)
-    else:
-        allowed = isinstance(scheme, Sequence) and all(is_number(weight) and weight >= 0 for weight in scheme)
-        if not allowed or not 0 < sum(map(float, scheme)) <= _FLOAT32_MAX or num_exits not in (1, len(scheme)):
-            raise ValueError(f"exit_weights={scheme!r} is not allowed: give {num_exits} numbers >= 0, not all 0")
-        weights = np.asarray(scheme if num_exits > 1 else (1,), np.float32)
-    return weights, weights
+# How a subnet can learn from its teacher, by the names that `Recipe.distillation` takes: from logits and the teacher's
+# logits to one value per example.
+DISTILLATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {"soft_targets": soft_target_cross_entropy}

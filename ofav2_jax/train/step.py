@@ -1,172 +1,140 @@
-"""One optimiser step: augmentation, teacher, sampled subnets, gradients, update; mapped over devices.
+"""One optimiser step, mapped over the devices.
 
-Two engines run the same step. `MaskedEngine` gives the subnets to one program as arrays; `StaticEngine` has a
-program for each subnet and adds their gradients up. Every random draw is a function of the step's key and of an
-image's place in the batch, so that the number of devices changes nothing.
+    images, labels   the batch, cropped and flipped
+    teacher_logits   the teacher's ensemble on the same images
+    gradient         summed over the sampled subnets: d losses(subnet(images), labels, teacher_logits) / d params
+    params           SGD(params, gradient)
+
+Every random draw is a function of the step's key and of an image's place in the batch, so that the number of devices
+changes nothing.
 """
 
-import contextlib
-import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
-from jax import export, lax
+from jax import lax
 
 from ofav2_jax.data import augment
-from ofav2_jax.model.channels import variable_shapes
-from ofav2_jax.model.packing import DECAYED, Packing, Params, Vectors
-from ofav2_jax.model.space import Candidates, Choices, SearchSpace, Subnet, draw
-from ofav2_jax.model.supernet import SuperNet
-from ofav2_jax.runtime.feed import AXIS, Images, replicate
+from ofav2_jax.model.choices import Choices
+from ofav2_jax.model.packing import Packing, Params, Vectors
+from ofav2_jax.model.subnet import Subnet
+from ofav2_jax.model.supernet import SuperNet, variable_shapes
+from ofav2_jax.ops.ensemble import weighted_sum
+from ofav2_jax.runtime.feed import Images
 from ofav2_jax.runtime.programs import Programs
-from ofav2_jax.train.losses import ensemble_weights, smoothed_cross_entropy, soft_target_cross_entropy
+from ofav2_jax.runtime.sharding import AXIS
+from ofav2_jax.runtime.trace_cache import name_in_files
+from ofav2_jax.settings.exit_weights import ensemble_weights
+from ofav2_jax.settings.recipe import Recipe
+from ofav2_jax.train.objective import Objective
+from ofav2_jax.train.optimizer import TrainState, init_state, update
 
 Metrics = dict[str, jax.Array]
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What a step minimises and how it updates. Hashable.
+@flax.struct.dataclass
+class StepInputs:
+    """What a step reads beside the state that it changes.
 
     Attributes:
-        label_smoothing: in [0, 1).
-        kd_ratio: weight of the distillation loss, >= 0.
-        exit_weights: see `losses.ensemble_weights`.
-        dropout_full, dropout_rate: dropout in phase full and in all others, in [0, 1).
-        momentum: of SGD (Nesterov), in [0, 1).
-        weight_decay: of everything but BN parameters and biases, >= 0.
-        augmentation: of training images.
+        images: what the batch is read from, see `feed.ImageFeed.batch`.
+        indices: int32 [devices, images per device], which of those images form the batch.
+        key: typed PRNG key of the step.
+        learning_rate: float32 scalar.
+        teacher: parameters of the teacher; None in phase full.
+        choices: of S sampled subnets; None in phase full, which trains the maximal network.
     """
 
-    label_smoothing: float = 0.1
-    kd_ratio: float = 1.0
-    exit_weights: str | tuple[float, ...] = "desc"
-    dropout_full: float = 0.2
-    dropout_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 3e-5
-    augmentation: augment.Augmentation = augment.Augmentation()
+    images: Images
+    indices: Any
+    key: Any
+    learning_rate: Any
+    teacher: Params | None = None
+    choices: Choices | None = None
 
-    def optimizer(self) -> optax.GradientTransformation:
-        """SGD with Nesterov momentum; the learning rate is applied by `update`, so that it can be traced."""
-        return optax.chain(
-            optax.add_decayed_weights(self.weight_decay, lambda vectors: {name: name == DECAYED for name in vectors}),
-            optax.trace(self.momentum, nesterov=True),
-        )
-
-    def init_state(self, params: Vectors) -> "TrainState":
-        """The state before the first step, from which on `params` belong to it."""
-        return TrainState(params, self.optimizer().init(params))
+    def mapped_axes(self) -> "StepInputs":
+        """For each field the axis that is sharded over the devices, None where it is replicated; for `pmap`."""
+        return StepInputs(images=self.images.mapped_axis, indices=0, key=None, learning_rate=None)  # type: ignore
 
 
 @flax.struct.dataclass
-class TrainState:
-    """What a step changes: parameters, see `packing`, and the optimiser's vectors beside them."""
+class Batch:
+    """One device's images [B, R, R, 3], labels [B] and teacher's logits [B, classes], or None without a teacher."""
 
-    params: Vectors
-    opt_state: Any
-
-
-# The containers of what a program returns need names in the files of `traces`.
-export.register_pytree_node_serialization(
-    TrainState,
-    serialized_name="ofav2_jax.TrainState",
-    serialize_auxdata=lambda _: b"",
-    deserialize_auxdata=lambda _: (),
-)
-for _type in (optax.EmptyState, optax.MaskedState, optax.TraceState):
-    # Each can have one name only, and another package may have given it one.
-    with contextlib.suppress(ValueError):
-        export.register_namedtuple_serialization(_type, serialized_name=f"optax.{_type.__name__}")
+    images: jax.Array
+    labels: jax.Array
+    teacher_logits: jax.Array | None
 
 
-def update(recipe: Recipe, state: TrainState, grads: Vectors, learning_rate: jax.Array) -> TrainState:
-    """One step of SGD."""
-    updates, opt_state = recipe.optimizer().update(grads, state.opt_state, state.params)
-    updates = jax.tree.map(lambda u: -learning_rate * u, updates)
-    return TrainState(optax.apply_updates(state.params, updates), opt_state)
+name_in_files(Batch)
 
 
-class Engine(Protocol):
-    """How the sampled subnets of a step are run."""
+class TrainStep:
+    """The step of one network and recipe, and the parts of it that the engines share.
 
-    def draw(self, key: jax.Array, space: SearchSpace, num_subnets: int) -> Choices:
-        """Draws the subnets of one step."""
+    Args:
+        net: the supernet; its `axis_name` is that of the devices where there are several.
+        recipe: losses, optimiser, augmentation.
+        normalisation: of the images.
+        programs: compiles, for the devices of the run.
 
-    def step(
-        self,
-        state: TrainState,
-        teacher: Params,
-        data: Images,
-        choices: Choices,
-        indices: jax.Array,
-        key: jax.Array,
-        learning_rate: float,
-        resolution: int,
-    ) -> tuple[TrainState, Metrics]:
-        """Trains on one batch.
+    Attributes:
+        packing: of the network's parameters.
+    """
+
+    def __init__(self, net: SuperNet, recipe: Recipe, normalisation: augment.Normalisation, programs: Programs):
+        num_exits = len(net.exit_stages)
+        self.net = net
+        self.recipe = recipe
+        self.programs = programs
+        self.packing = Packing(variable_shapes(net)["params"])
+        self.objective_full = Objective.full(recipe, num_exits)
+        self.objective_student = Objective.student(recipe)
+        self._output_weights = ensemble_weights(recipe.exit_weights, num_exits)[1]
+        self._normalisation = normalisation
+        self._num_devices = len(programs.devices)
+
+    def init_state(self, params: Params) -> TrainState:
+        """The state before the first step."""
+        # As one program: operation by operation JAX would compile one for each shape of a parameter.
+        return jax.jit(lambda params: init_state(self.recipe, self.packing.pack(params)))(params)
+
+    def __call__(self, state: TrainState, inputs: StepInputs, resolution: int) -> tuple[TrainState, Metrics]:
+        """Trains on one batch, all subnets of the step in one program that serves every subnet.
 
         Args:
             state: parameters and optimiser state; donated.
-            teacher: parameters of the teacher.
-            data: what the batch is read from, see `placement.ImageFeed.batch`.
-            choices: S subnets.
-            indices: int32 [devices, images per device], which images in `data` form the batch.
-            key: of the step.
-            learning_rate: of the step.
-            resolution: of the step.
+            inputs: everything else; without choices it is a step of phase full.
+            resolution: of the images.
 
         Returns:
             The new state; `loss` of each subnet [S], averaged over the images, and `top1` (a fraction), averaged over
             both.
         """
+        name = "full" if inputs.choices is None else f"step of {inputs.choices.num_subnets}"
+        axes = inputs.mapped_axes()
+        return self.programs.run(
+            name,
+            resolution,
+            lambda r: self.programs.pmap(functools.partial(self._step, resolution=r), (None, axes), (None, None)),
+            *(state, inputs),
+            donate=(0,),
+        )
 
+    def _step(self, state, inputs, *, resolution):
+        is_full = inputs.choices is None
+        num_subnets = 1 if is_full else inputs.choices.num_subnets
+        image_keys, dropout_keys = self.keys(inputs.key, len(inputs.indices), jnp.arange(num_subnets))
+        batch = self.load(inputs, image_keys, resolution)
+        objective = self.objective_full if is_full else self.objective_student
+        choices = Subnet.uniform() if is_full else inputs.choices
+        gradient, metrics = self.gradient(objective, state.params, batch, choices, dropout_keys)
+        return update(self.recipe, state, gradient, inputs.learning_rate), metrics
 
-class Steps:
-    """The parts of a step that all engines share, for one network and recipe.
-
-    Attributes:
-        net: the supernet.
-        recipe: what is minimised.
-        devices: the devices of the run.
-        packing: of the network's parameters.
-        programs: where programs are compiled and counted.
-    """
-
-    def __init__(
-        self,
-        net: SuperNet,
-        recipe: Recipe,
-        normalisation: augment.Normalisation,
-        devices: Sequence[jax.Device],
-        programs: Programs,
-    ):
-        # A sum over a single device would still be an operation, and keep others from being fused.
-        self.net = net.clone(axis_name=AXIS if len(devices) > 1 else None)
-        self.packing = Packing(variable_shapes(net)["params"])
-        self.recipe = recipe
-        self.devices = devices
-        self.programs = programs
-        self._normalisation = normalisation
-        self.loss_weights, self.output_weights = ensemble_weights(recipe.exit_weights, len(net.exit_stages))
-
-    def init_state(self, params: Params) -> TrainState:
-        """The state before the first step."""
-        # As one program: operation by operation it compiles one for each shape of a parameter.
-        return jax.jit(lambda params: self.recipe.init_state(self.packing.pack(params)))(params)
-
-    def pmap(self, function: Callable, in_axes: tuple, out_axes: Any) -> Any:
-        """`jax.pmap` over the run's devices; None in the axes means replicated."""
-        return jax.pmap(function, axis_name=AXIS, in_axes=in_axes, out_axes=out_axes, devices=self.devices)
-
-    def sum_over_devices(self, tree: Any) -> Any:
-        """The sum of every array over the devices."""
-        return lax.psum(tree, AXIS) if len(self.devices) > 1 else tree
+    # --- the parts, each for one device's share of the batch -------------------------------------------------------
 
     def keys(self, key: jax.Array, num_images: int, dropouts: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Keys of this device's images, from the places of the images in the batch and of the subnets in the step.
@@ -186,199 +154,53 @@ class Steps:
         keys = jax.vmap(jax.vmap(fold, (0, None)), (None, 0))(of_image, uses)
         return keys[0], keys[1:]
 
-    def batch(self, data: Images, indices: jax.Array, keys: jax.Array, resolution: int) -> tuple[jax.Array, jax.Array]:
-        """This device's augmented images and their labels; `keys` [B]."""
+    def load(self, inputs: StepInputs, keys: jax.Array, resolution: int) -> Batch:
+        """Reads and augments the images with `keys` [B], and asks the teacher about them."""
         images = augment.train_images(
-            data.images[indices], keys, resolution, self.recipe.augmentation, self._normalisation
+            inputs.images.images[inputs.indices], keys, resolution, self.recipe.augmentation, self._normalisation
         )
-        return images, data.labels[indices]
-
-    def ensemble(self, logits: Any) -> jax.Array:
-        """The weighted sum over the leading axis, the exits; also what the teacher's soft targets come from."""
-        return jnp.tensordot(jnp.asarray(self.output_weights, logits.dtype), logits, 1)
+        labels = inputs.images.labels[inputs.indices]
+        return Batch(images, labels, None if inputs.teacher is None else self.teacher_logits(inputs.teacher, images))
 
     def teacher_logits(self, teacher: Params, images: jax.Array) -> jax.Array:
-        """The maximal network's ensemble, with the statistics of the batch at hand, without dropout."""
+        """The ensemble of the maximal network's exits, with the statistics of the batch at hand, without dropout."""
         logits = self.net.apply({"params": teacher}, images, Subnet.uniform(), train=True, all_exits=True)
-        return lax.stop_gradient(self.ensemble(logits))
+        return lax.stop_gradient(weighted_sum(self._output_weights, logits))
 
-    def student_losses(self, logits: jax.Array, labels: jax.Array, teacher_logits: jax.Array) -> jax.Array:
-        """[S], the mean over the batch: this device's share."""
-        loss = smoothed_cross_entropy(logits, labels, self.recipe.label_smoothing)
-        loss += self.recipe.kd_ratio * soft_target_cross_entropy(logits, teacher_logits)
-        return jnp.mean(loss, axis=-1) / len(self.devices)
+    def gradient(
+        self, objective: Objective, params: Vectors, batch: Batch, choices: Subnet | Choices, dropout_keys: jax.Array
+    ) -> tuple[Vectors, Metrics]:
+        """The gradient, summed over subnets and devices, and the metrics.
 
-    def metrics(self, losses: jax.Array, logits: jax.Array, labels: jax.Array) -> Metrics:
-        """Of S subnets, summed over the devices."""
-        top1 = jnp.mean(jnp.argmax(logits, -1) == labels) / len(self.devices)
-        return self.sum_over_devices({"loss": losses, "top1": top1})
+        Args:
+            objective: what is minimised.
+            params: of the supernet.
+            batch: this device's share of the batch.
+            choices: which subnets, static or traced.
+            dropout_keys: [S, B].
+        """
 
-    def full_step(self, state, data, indices, key, learning_rate, resolution):
-        """One step of phase full: the maximal network; the weighted sum of its exits' losses (AEP)."""
-
-        def function(state, data, indices, key, learning_rate, *, resolution):
-            for_images, for_dropout = self.keys(key, len(indices), jnp.arange(1))
-            images, labels = self.batch(data, indices, for_images, resolution)
-
-            def loss_of(params):
-                logits = self.net.apply(
-                    {"params": self.packing.unpack_to_rows(params)},
-                    images,
-                    Subnet.uniform(),
-                    train=True,
-                    all_exits=True,
-                    dropout_rate=self.recipe.dropout_full,
-                    dropout_keys=for_dropout,
-                )
-                losses = jnp.mean(smoothed_cross_entropy(logits, labels, self.recipe.label_smoothing), axis=-1)
-                return jnp.dot(jnp.asarray(self.loss_weights, losses.dtype), losses) / len(self.devices), logits
-
-            (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-            metrics = self.metrics(loss[None], self.ensemble(logits), labels)
-            return update(self.recipe, state, self.sum_over_devices(grads), learning_rate), metrics
-
-        return self.programs.run(
-            "full",
-            resolution,
-            lambda r: self.pmap(
-                functools.partial(function, resolution=r),
-                (None, data.mapped_axis, 0, None, None),
-                (None, None),
-            ),
-            *(state, data, indices, key, jnp.float32(learning_rate)),
-            donate=(0,),
-        )
-
-
-class MaskedEngine:
-    """All subnets of a step in one program, which serves every subnet: the whole space is sampled."""
-
-    def __init__(self, steps: Steps):
-        self.steps = steps
-
-    def draw(self, key: jax.Array, space: SearchSpace, num_subnets: int) -> Choices:
-        """Draws every choice of every level and stage independently and uniformly."""
-        return _draw(key, space.candidates(), num_subnets)
-
-    def step(self, state, teacher, data, choices, indices, key, learning_rate, resolution):
-        """See `Engine`."""
-        steps, recipe = self.steps, self.steps.recipe
-
-        def function(state, teacher, data, choices, indices, key, learning_rate, *, resolution):
-            for_images, for_dropout = steps.keys(key, len(indices), jnp.arange(choices.num_subnets))
-            images, labels = steps.batch(data, indices, for_images, resolution)
-            targets = steps.teacher_logits(teacher, images)
-
-            def loss_of(params):
-                logits = steps.net.apply(
-                    {"params": steps.packing.unpack_to_rows(params)},
-                    images,
-                    choices,
-                    train=True,
-                    dropout_rate=recipe.dropout_rate,
-                    dropout_keys=for_dropout,
-                )
-                losses = steps.student_losses(logits, labels, targets)
-                return jnp.sum(losses), (losses, logits)
-
-            grads, (losses, logits) = jax.grad(loss_of, has_aux=True)(state.params)
-            metrics = steps.metrics(losses, logits, labels)
-            return update(recipe, state, steps.sum_over_devices(grads), learning_rate), metrics
-
-        return steps.programs.run(
-            f"step of {choices.num_subnets}",
-            resolution,
-            lambda r: steps.pmap(
-                functools.partial(function, resolution=r),
-                (None, None, data.mapped_axis, None, 0, None, None),
-                (None, None),
-            ),
-            *(state, teacher, data, choices, indices, key, jnp.float32(learning_rate)),
-            donate=(0,),
-        )
-
-
-class StaticEngine:
-    """A program for each subnet, which contains it and nothing else; only uniform subnets are drawn.
-
-    The number of programs is bounded by (resolutions) x (uniform subnets + 1) + 1.
-    """
-
-    def __init__(self, steps: Steps):
-        self.steps = steps
-
-    def draw(self, key: jax.Array, space: SearchSpace, num_subnets: int) -> Choices:
-        """Draws subnets that make one choice of each kind for the whole network."""
-        return _draw_uniform(key, space.candidates(), num_subnets)
-
-    def step(self, state, teacher, data, choices, indices, key, learning_rate, resolution):
-        """See `Engine`."""
-        steps, recipe, programs = self.steps, self.steps.recipe, self.steps.programs
-
-        def prepare(teacher, data, indices, key, *, resolution):
-            for_images, _ = steps.keys(key, len(indices), jnp.arange(0))
-            images, labels = steps.batch(data, indices, for_images, resolution)
-            return images, labels, steps.teacher_logits(teacher, images)
-
-        def add_gradient(total, params, batch, key, place, *, subnet):
-            images, labels, targets = batch
-            _, for_dropout = steps.keys(key, len(labels), place[None])
-
-            def loss_of(params):
-                logits = steps.net.apply(
-                    {"params": steps.packing.unpack_to_rows(params)},
-                    images,
-                    subnet,
-                    train=True,
-                    dropout_rate=recipe.dropout_rate,
-                    dropout_keys=for_dropout,
-                )[None]
-                losses = steps.student_losses(logits, labels, targets)
-                return jnp.sum(losses), (losses, logits)
-
-            grads, (losses, logits) = jax.grad(loss_of, has_aux=True)(params)
-            return jax.tree.map(jnp.add, total, steps.sum_over_devices(grads)), steps.metrics(losses, logits, labels)
-
-        batch = programs.run(
-            "prepare",
-            resolution,
-            lambda r: steps.pmap(functools.partial(prepare, resolution=r), (None, data.mapped_axis, 0, None), 0),
-            *(teacher, data, indices, key),
-        )
-        grads = replicate(jax.tree.map(jnp.zeros_like, state.params), steps.devices)
-        metrics = []
-        for place, subnet in enumerate(choices.subnets()):
-            gradient = steps.pmap(
-                functools.partial(add_gradient, subnet=subnet), (None, None, 0, None, None), (None, None)
+        def loss_of(params):
+            logits = self.net.apply(
+                {"params": self.packing.unpack_to_rows(params)},
+                batch.images,
+                choices,
+                train=True,
+                all_exits=objective.all_exits,
+                dropout_rate=objective.dropout_rate,
+                dropout_keys=dropout_keys,
+                unpack_level=self.packing.unpack_level,
             )
-            # The images come in at the resolution: each resolution is a program by itself.
-            grads, of_subnet = programs.run_single(
-                f"gradient of {subnet} at {resolution}",
-                gradient,
-                *(grads, state.params, batch, key, jnp.int32(place)),
-                donate=(0,),
-            )
-            metrics.append(of_subnet)
-        state = programs.run_single(
-            "update",
-            functools.partial(update, recipe),
-            *(state, grads, jnp.float32(learning_rate)),
-            donate=(0,),
-        )
-        losses = jnp.concatenate([of_subnet["loss"] for of_subnet in metrics])
-        return state, {"loss": losses, "top1": sum(of_subnet["top1"] for of_subnet in metrics) / len(metrics)}
+            if isinstance(choices, Subnet) and not objective.all_exits:
+                logits = logits[None]
+            # Means over a share of the batch add up to the mean over the batch.
+            losses = objective.losses(logits, batch.labels, batch.teacher_logits) / self._num_devices
+            return jnp.sum(losses), (losses, objective.predictions(logits))
 
+        gradient, (losses, predictions) = jax.grad(loss_of, has_aux=True)(params)
+        top1 = jnp.mean(jnp.argmax(predictions, -1) == batch.labels) / self._num_devices
+        return self._sum_over_devices(gradient), self._sum_over_devices({"loss": losses, "top1": top1})
 
-ENGINES: dict[str, Callable[[Steps], Engine]] = {"masked": MaskedEngine, "static": StaticEngine}
-
-_draw = jax.jit(draw, static_argnums=2)
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _draw_uniform(key: jax.Array, candidates: Candidates, num_subnets: int) -> Choices:
-    one_each = draw(key, candidates, num_subnets)
-
-    def spread(values):
-        return jnp.broadcast_to(values[:, :1], values.shape) if values.ndim == 2 else values
-
-    return jax.tree.map(spread, one_each)
+    def _sum_over_devices(self, tree):
+        # A sum over a single device would still be an operation, and keep others from being fused.
+        return lax.psum(tree, AXIS) if self._num_devices > 1 else tree

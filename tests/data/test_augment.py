@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ofav2_jax.data.augment import CROP_DRAWS, Augmentation, Normalisation, eval_images, random_crop_box, train_images
+from ofav2_jax.data.augment import CROP_DRAWS, Normalisation, eval_images, random_crop_box, train_images
+from ofav2_jax.settings.recipe import Augmentation
 from ofav2_jax.runtime.programs import quick_compiler_options
 
 IDENTITY = Normalisation((0.0,) * 3, (1 / 255,) * 3)  # leaves pixels in [0, 255]

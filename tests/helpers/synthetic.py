@@ -8,7 +8,7 @@ from configs.common import paper_config
 from experiments.settings import settings_from_config
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.supernet import SuperNet
-from ofav2_jax.settings.phases import learning_rate, space_after
+from ofav2_jax.settings.phases import learning_rate, unlocked_values
 
 
 def write_run(directory: Path, network: str, finished: int | None = None, offset: float = 0.0, **changes) -> Path:
@@ -50,7 +50,7 @@ def write_run(directory: Path, network: str, finished: int | None = None, offset
                 }
             )
         if index < finished:
-            subnets = list(_subnets(space_after(space, settings.phases, index), settings, not phase.num_subnets))
+            subnets = list(_subnets(space.restrict(**unlocked_values(settings.phases, index)), settings, not phase.num_subnets))
             for subnet in subnets:
                 subnet["top1"] += offset
             top1 = [subnet["top1"] for subnet in subnets]

@@ -1,0 +1,98 @@
+"""Data sets by name: every source behind one function."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+from ofav2_jax.checks import refuse, require_positive, require_text
+from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.data.digits import RESOLUTION as DIGITS_RESOLUTION
+from ofav2_jax.data.digits import load_digits
+
+DIGITS = "digits"
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Which data set is wanted, and how; the arguments of `load_dataset`."""
+
+    name: str
+    seed: int
+    base_resolution: int | None
+    num_classes: int | None
+    data_dir: str | os.PathLike | None
+    archive: str | os.PathLike | None
+
+
+def _digits(request: Request) -> Dataset:
+    for field in ("archive", "data_dir", "num_classes"):
+        if getattr(request, field) is not None:
+            raise ValueError(f"data.{field}={getattr(request, field)!r} is not allowed: the digits have no such choice")
+    if request.base_resolution not in (None, DIGITS_RESOLUTION):
+        refuse("data.base_resolution", request.base_resolution, f"{DIGITS_RESOLUTION}, the size of the digits")
+    return load_digits(request.seed)
+
+
+def _tfds(request: Request) -> Dataset:
+    # TFDS takes a second to import, which other sources can do without.
+    from ofav2_jax.data.tfds_source import load_tfds
+
+    return load_tfds(
+        request.name,
+        base_resolution=request.base_resolution or 64,
+        seed=request.seed,
+        data_dir=request.data_dir,
+        archive=request.archive,
+        num_classes=request.num_classes,
+    )
+
+
+# Another source is another entry; every other name is looked up in TensorFlow Datasets.
+SOURCES: dict[str, Callable[[Request], Dataset]] = {DIGITS: _digits}
+
+
+def load_dataset(
+    name: str,
+    *,
+    seed: int = 0,
+    base_resolution: int | None = None,
+    num_classes: int | None = None,
+    max_test_images: int | None = None,
+    data_dir: str | os.PathLike | None = None,
+    archive: str | os.PathLike | None = None,
+) -> Dataset:
+    """Loads a data set by name; downloads, prepares and decodes it at the first use.
+
+    Args:
+        name: "digits", "tiny_imagenet", or what TensorFlow Datasets calls an image classification set.
+        seed: of the split between training and validation.
+        base_resolution: height and width to which images are brought when they are decoded, pixels; None: 64, or the
+            data set's only size.
+        num_classes: keeps only the first classes, at least 2; None: all.
+        max_test_images: keeps so many test images, spread over the classes; None: all.
+        data_dir: where prepared data sets are; None: where TensorFlow Datasets puts them.
+        archive: of Tiny ImageNet, a local copy.
+
+    Raises:
+        ValueError: if there is none of this name, it cannot be used, or an argument does not go with it.
+        ImportError, ConnectionError: see `tfds_source.load_tfds`.
+    """
+    require_text("data.dataset", name)
+    if max_test_images is not None:
+        require_positive("data.max_test_images", max_test_images)
+    request = Request(name, seed, base_resolution, num_classes, data_dir, archive)
+    dataset = SOURCES.get(name, _tfds)(request)
+    return dataset if max_test_images is None else _with_fewer_test_images(dataset, max_test_images)
+
+
+def _with_fewer_test_images(dataset: Dataset, number: int) -> Dataset:
+    test = dataset.splits["test"]
+    # Class by class in turn, so that any number of them is balanced.
+    rank = np.empty(len(test), int)
+    for label in range(dataset.num_classes):
+        members = np.flatnonzero(dataset.labels[test] == label)
+        rank[members] = np.arange(len(members))
+    kept = np.sort(np.argsort(rank, kind="stable")[:number])
+    return dataclasses.replace(dataset, splits={**dataset.splits, "test": test[kept]})

@@ -1,0 +1,96 @@
+"""`Choices`: the choices of S subnets as arrays, and drawing them; the traced counterpart of `Subnet`."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ofav2_jax.model.network import CHOICES, LEVELS_PER_STAGE
+from ofav2_jax.model.subnet import LevelChoice, Subnet
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """The choices of S subnets as arrays: a pytree, traced by jit, so that one program serves every subnet.
+
+    Attributes:
+        kernel: int32 [S, 20].
+        expand: int32 [S, 20].
+        depth: int32 [S, 5].
+        level: int32 [S, 20].
+        height: int32 [S].
+    """
+
+    kernel: Any
+    expand: Any
+    depth: Any
+    level: Any
+    height: Any
+
+    @classmethod
+    def stack(cls, subnets: Sequence[Subnet]) -> "Choices":
+        """Arrays for these subnets, in their order.
+
+        Raises:
+            ValueError: if there is no subnet, or something else than a sequence of subnets.
+        """
+        if isinstance(subnets, str) or not isinstance(subnets, Sequence):
+            raise ValueError(f"subnets={subnets!r} is not allowed: it must be a list of Subnets")
+        if not subnets:
+            raise ValueError("subnets=[] is not allowed: give at least one Subnet")
+        for subnet in subnets:
+            if not isinstance(subnet, Subnet):
+                raise ValueError(f"subnets contains {subnet!r}, which is not allowed: it must be a list of Subnets")
+        return cls(**{name: np.array([getattr(subnet, name) for subnet in subnets], np.int32) for name in CHOICES})
+
+    def subnets(self) -> list[Subnet]:
+        """The same subnets as host values."""
+        values = {name: np.asarray(getattr(self, name)).tolist() for name in CHOICES}
+
+        def fields(s: int) -> dict[str, Any]:
+            return {n: values[n][s] if choice.is_single else tuple(values[n][s]) for n, choice in CHOICES.items()}
+
+        return [Subnet(**fields(s)) for s in range(self.num_subnets)]
+
+    @property
+    def num_subnets(self) -> int:
+        return self.height.shape[0]
+
+    def at(self, stage: int, level: int) -> LevelChoice:
+        """The choices of one level (both counted from 0), each int32 [S]."""
+        i = stage * LEVELS_PER_STAGE + level
+        return LevelChoice(*(jnp.asarray(values)[:, i] for values in (self.kernel, self.expand, self.level)))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Candidates:
+    """A search space as arrays of fixed shape, so that narrowing the space compiles nothing.
+
+    Attributes:
+        values: for each choice the allowed values, padded to the length of `Choice.values`.
+        counts: for each choice how many of them are allowed.
+    """
+
+    values: Mapping[str, Any]
+    counts: Mapping[str, Any]
+
+
+def draw(key: jax.Array, candidates: Candidates, num_subnets: int) -> Choices:
+    """Draws subnets, every choice of every level and stage independently and uniformly; traceable.
+
+    Args:
+        key: a typed PRNG key.
+        candidates: what is allowed, from `SearchSpace.candidates()`.
+        num_subnets: S, how many.
+    """
+    fields = {}
+    for i, (name, choice) in enumerate(CHOICES.items()):
+        shape = (num_subnets,) if choice.is_single else (num_subnets, choice.count)
+        index = jax.random.randint(jax.random.fold_in(key, i), shape, 0, candidates.counts[name])
+        fields[name] = candidates.values[name][index]
+    return Choices(**fields)

@@ -1,0 +1,88 @@
+"""Sorting the supernet's channels by importance, so that narrow subnets use the important ones."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ofav2_jax.model.network import NUM_STAGES, middle_width
+from ofav2_jax.model.stage import FIRST_LEVEL, STACKED_LEVELS
+from ofav2_jax.model.supernet import SuperNet, Variables
+
+# The second width phase keeps apart the channels that the first one made optional.
+_KEPT_EXPAND = {1: None, 2: 4}
+
+
+def sort_channels(net: SuperNet, variables: Variables, width_phase: int) -> dict[str, Any]:
+    """Puts the middle channels of every inverted bottleneck in descending order of importance.
+
+    Narrow subnets take the leading channels, so that a width phase starts with this (Once-For-All, section 3.2).
+    A channel's importance is the L1 norm of the project convolution's weights that read it. The hidden units of
+    squeeze-and-excitation follow, by the L1 norm of the expand weights that read them, in either phase as a
+    whole. The function of the maximal network stays as it is.
+
+    Args:
+        net: the supernet.
+        variables: its {"params", "batch_stats"}.
+        width_phase: 1 sorts all channels. 2 sorts the channels within the width of expand ratio 4 and those
+            beyond it, which stay behind, each by themselves.
+
+    Returns:
+        `variables` with permuted channels, batch-norm statistics included.
+
+    Raises:
+        ValueError: if `width_phase` is not 1 or 2.
+    """
+    if type(width_phase) is not int or width_phase not in _KEPT_EXPAND:
+        raise ValueError(f"width_phase={width_phase!r} is not allowed: it must be 1 or 2")
+    expand = _KEPT_EXPAND[width_phase]
+    sorted_variables = {name: dict(variables[name]) for name in ("params", "batch_stats")}
+    for stage in range(NUM_STAGES):
+        name = f"stage_{stage + 1}"
+        params, stats = dict(variables["params"][name]), dict(variables["batch_stats"][name])
+        for first_level, part, sort in ((0, FIRST_LEVEL, _sort_block), (1, STACKED_LEVELS, _sort_stacked_blocks)):
+            in_channels = net.channels.level_input(stage, first_level)
+            boundary = 0 if expand is None else middle_width(in_channels, expand)
+            block, block_stats = sort(params[part]["inverted_bottleneck"], stats[part]["inverted_bottleneck"], boundary)
+            params[part] = {**params[part], "inverted_bottleneck": block}
+            stats[part] = {**stats[part], "inverted_bottleneck": block_stats}
+        sorted_variables["params"][name] = params
+        sorted_variables["batch_stats"][name] = stats
+    return {**variables, **sorted_variables}
+
+
+def _sort_stacked_blocks(params, stats, boundary):
+    return jax.vmap(_sort_block, in_axes=(0, 0, None))(params, stats, boundary)
+
+
+def _sort_block(params: Mapping[str, Any], stats: Mapping[str, Any], boundary: int):
+    """Sorts one inverted bottleneck; the channels from `boundary` on are a group of their own."""
+    importance = jnp.sum(jnp.abs(params["project"]["kernel"]), axis=1)
+    order = jnp.concatenate([_descending(importance[:boundary]), boundary + _descending(importance[boundary:])])
+
+    def take(tree):
+        # Middle channels are the last axis of everything but the project kernel and SE's reduce kernel.
+        return jax.tree.map(lambda leaf: leaf[..., order], tree)
+
+    depthwise = {**params["depthwise"], "kernel": params["depthwise"]["kernel"][..., order]}
+    moved = {
+        "expand": take(params["expand"]),
+        "expand_bn": take(params["expand_bn"]),
+        "depthwise": depthwise,
+        "depthwise_bn": take(params["depthwise_bn"]),
+        "project": {"kernel": params["project"]["kernel"][order]},
+    }
+    if "se" in params:
+        reduce, expand = params["se"]["reduce"], take(params["se"]["expand"])
+        units = _descending(jnp.sum(jnp.abs(expand["kernel"]), axis=1))
+        moved["se"] = {
+            "reduce": {"kernel": reduce["kernel"][order][:, units], "bias": reduce["bias"][units]},
+            "expand": {"kernel": expand["kernel"][units], "bias": expand["bias"]},
+        }
+    moved_stats = {name: take(stats[name]) for name in ("expand_bn", "depthwise_bn")}
+    return {**params, **moved}, {**stats, **moved_stats}
+
+
+def _descending(importance: jax.Array) -> jax.Array:
+    return jnp.argsort(-importance, stable=True)

@@ -1,0 +1,147 @@
+"""A stage of the supernet: four levels, the first d of which are active."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ofav2_jax.model.blocks import Level
+from ofav2_jax.model.choices import Choices
+from ofav2_jax.model.network import LEVELS_PER_STAGE, STAGES, Channels, NetworkSpec
+from ofav2_jax.model.subnet import LevelChoice, Subnet
+from ofav2_jax.ops.saved import remat
+
+# The names of a stage's submodules: its first level, and the others, whose variables are stacked on a leading axis.
+FIRST_LEVEL, STACKED_LEVELS = "level_1", "levels_2_to_4"
+
+# Gives the parameters of one level from its slice of what lies under a stage's STACKED_LEVELS; the arguments are the
+# stage's index and the slice.
+UnpackLevel = Callable[[int, Any], Any]
+
+
+class _CreatedLevel(Level):
+    """A level that is only ever called to create its variables, as the maximal subnet does."""
+
+    def __call__(self, x):
+        return super().__call__(x, Subnet.uniform().at(0, 0), True)
+
+
+class Stage(nn.Module):
+    """Four levels, the first d of which are active, with dense skips (D) or without."""
+
+    index: int
+    spec: NetworkSpec
+    channels: Channels
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        # The attributes are named FIRST_LEVEL and STACKED_LEVELS: Flax takes the names of variables from them.
+        self.level_1 = Level(**self._level_shape(0))
+        # Levels 2 to 4 have equal shapes, so that they can be the iterations of one loop.
+        stacked = nn.vmap(
+            _CreatedLevel,
+            in_axes=None,
+            variable_axes={"params": 0, "batch_stats": 0},
+            split_rngs={"params": True},
+            axis_size=LEVELS_PER_STAGE - 1,
+        )
+        self.levels_2_to_4 = stacked(**self._level_shape(1))
+
+    def _level_shape(self, level):
+        stage = STAGES[self.index]
+        return dict(
+            parallel=self.spec.parallel,
+            in_channels=self.channels.level_input(self.index, level),
+            channels=self.channels.stages[self.index],
+            stride=1 if level else stage.stride,
+            activation=stage.activation,
+            squeeze_excite=stage.squeeze_excite,
+            residual=level > 0,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+        )
+
+    def __call__(
+        self, x: jax.Array, choices: Subnet | Choices, train: bool, unpack_level: UnpackLevel | None = None
+    ) -> jax.Array:
+        """The stage's output [C, S, H, W, B]; see `SuperNet.__call__` for the arguments."""
+        first = self.level_1(x, choices.at(self.index, 0), train)
+        if self.is_initializing():
+            self.levels_2_to_4(first)
+        static = isinstance(choices, Subnet)
+        of_stage: Any = choices.depth
+        depth = of_stage[self.index] if static else of_stage[:, self.index, None, None, None]
+        levels = range(1, depth if static else LEVELS_PER_STAGE)
+        stores = train and self.is_mutable_collection("batch_stats") and not self.is_initializing()
+        module = Level(**self._level_shape(1), parent=None)
+
+        def run_level(variables: Any, y: jax.Array, choice: LevelChoice) -> tuple[jax.Array, Any]:
+            if unpack_level is not None:
+                variables = {**variables, "params": unpack_level(self.index, variables["params"])}
+            return module.apply(variables, y, choice, train, mutable=["batch_stats"] if stores else [])
+
+        def body(carry, xs, choice):
+            y, output = carry
+            variables, level = xs
+            y, stats = run_level(variables, _level_input(self.spec, level, y, first), choice)
+            return (y, _stage_output(self.spec, level, depth, y, first, output)), stats
+
+        variables = jax.tree.map(lambda v: v[: len(levels)], self.levels_2_to_4.variables)
+        xs, start = (variables, jnp.arange(1, 1 + len(levels))), (first, first)
+        of_levels = [choices.at(self.index, level) for level in levels] if static else []
+        if not static:
+            looped = remat(lambda carry, xs: body(carry, xs, choices.at(self.index, xs[1])))
+            (_, output), stats = lax.scan(looped, start, xs)
+        elif len(set(of_levels)) == 1:
+            (_, output), stats = lax.scan(lambda carry, xs: body(carry, xs, of_levels[0]), start, xs)
+        else:
+            (_, output), stats = _unrolled(body, start, xs, of_levels)
+        if stores:
+            self._store(stats["batch_stats"], len(levels))
+        return output
+
+    def _store(self, stats, num_levels):
+        if num_levels < LEVELS_PER_STAGE - 1:
+            # The levels beyond a static subnet's depth keep the statistics that they have.
+            old = self.levels_2_to_4.variables["batch_stats"]
+            stats = jax.tree.map(lambda new, old: jnp.concatenate([new, old[num_levels:]]), stats, old)
+        for name, values in stats.items():
+            self.levels_2_to_4.put_variable("batch_stats", name, values)
+
+
+# Dense skips, with y_i the output of level i (levels counted from 1): the fourth level reads y3 + y1, and the stage's
+# output is y2, y3 + y1 or y4 + y1 + y2 for depth 2, 3 or 4. Below, levels are counted from 0, so that `first` is y1.
+
+
+def _level_input(spec: NetworkSpec, level: Any, y: jax.Array, first: jax.Array) -> jax.Array:
+    """What a level reads: the output `y` of the one before it, and the dense skip that ends there."""
+    return y + first * (level == 3) if spec.dense_skips else y
+
+
+def _stage_output(spec: NetworkSpec, level: Any, depth: Any, y: jax.Array, first: jax.Array, output: Any) -> jax.Array:
+    """The stage's output as it stands after a level.
+
+    Args:
+        spec: of the network.
+        level: which level, from 1 (the second one) on; an int or a scalar array.
+        depth: of the stage, an int or an array that broadcasts against `y`.
+        y: output of that level.
+        first: output of level 0.
+        output: the stage's output as it stood after the level before. It no longer changes once the stage's depth is
+            reached; until then it is y2, which the dense skip of the fourth level adds.
+    """
+    candidate = y + first * (level >= 2) + output * (level == 3) if spec.dense_skips else y
+    return jnp.where((level == 1) | (depth == level + 1), candidate, output)
+
+
+def _unrolled(body: Callable, start: Any, xs: Any, choices: Sequence[LevelChoice]) -> tuple[Any, Any]:
+    """`lax.scan` with another static choice in each iteration, which therefore cannot share a compiled body."""
+    carry, results = start, []
+    for i, choice in enumerate(choices):
+        carry, result = body(carry, jax.tree.map(lambda v, i=i: v[i], xs), choice)
+        results.append(result)
+    return carry, jax.tree.map(lambda *arrays: jnp.stack(arrays), *results)

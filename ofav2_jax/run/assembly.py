@@ -1,0 +1,158 @@
+"""All objects of a run, made from its settings, its data and its devices."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from ofav2_jax.checks import refuse
+from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.data.sources import load_dataset
+from ofav2_jax.evaluate.evaluator import Evaluator
+from ofav2_jax.evaluate.recalibrate import recalibration_indices
+from ofav2_jax.model.packing import Params
+from ofav2_jax.model.space import SearchSpace
+from ofav2_jax.model.subnet import Subnet
+from ofav2_jax.model.supernet import SuperNet
+from ofav2_jax.runtime.feed import ImageFeed, image_feed
+from ofav2_jax.runtime.programs import Programs, quick_compiler_options
+from ofav2_jax.runtime.sharding import AXIS
+from ofav2_jax.runtime.trace_cache import beside_compiled_programs
+from ofav2_jax.settings.settings import Settings
+from ofav2_jax.train.engines import ENGINES, Engine
+from ofav2_jax.train.epoch import EpochRunner
+from ofav2_jax.train.step import TrainStep
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembly:
+    """All objects of a run; `assemble` makes them.
+
+    Attributes:
+        settings: of the run, with a definite dtype.
+        dataset: the images.
+        devices: of the run, those of other processes included.
+        net: the supernet.
+        space: its subnets.
+        programs: compiles.
+        feed: makes the images available to the devices.
+        step: one optimiser step, of which `engine` is the way to run it.
+        engine: draws and runs the sampled subnets of a step.
+    """
+
+    settings: Settings
+    dataset: Dataset
+    devices: Sequence[jax.Device]
+    net: SuperNet
+    space: SearchSpace
+    programs: Programs
+    feed: ImageFeed
+    step: TrainStep
+    engine: Engine
+
+    @functools.cached_property
+    def evaluator(self) -> Evaluator:
+        """Scores subnets; made when it is first used."""
+        return Evaluator(self.net, self.settings, self.dataset, self.feed, self.programs)
+
+    @functools.cached_property
+    def epochs(self) -> EpochRunner:
+        """Takes the steps of an epoch."""
+        return EpochRunner(self.settings, self.dataset, self.feed, self.engine, self.devices)
+
+
+def assemble(
+    settings: Settings, dataset: Dataset, devices: Sequence[jax.Device] | None = None, *, net: SuperNet | None = None
+) -> Assembly:
+    """Makes all objects of a run; nothing is compiled, nothing is written.
+
+    Args:
+        settings: of the run.
+        dataset: what it is about.
+        devices: which to use, those of other processes included; None: all that JAX sees.
+        net: None: the supernet of the settings; else another one for the same subnets, for instance in float64.
+
+    Raises:
+        ValueError: see `require_fit`.
+    """
+    settings = with_definite_dtype(settings)
+    devices = list(jax.devices() if devices is None else devices)
+    require_fit(settings, dataset, len(devices))
+    if net is None:
+        dtype = jnp.dtype(settings.dtype)
+        net = SuperNet(settings.network, settings.width_multiplier, dataset.num_classes, dtype=dtype)
+    traces = beside_compiled_programs(devices, net, settings.recipe, dataset.normalisation)
+    programs = Programs(devices, settings.resolutions, traces)
+    # Without an axis there are no sums over the devices: over a single one they would still be operations.
+    net = net.clone(axis_name=AXIS if len(devices) > 1 else None)
+    step = TrainStep(net, settings.recipe, dataset.normalisation, programs)
+    return Assembly(
+        settings=settings,
+        dataset=dataset,
+        devices=devices,
+        net=net,
+        space=SearchSpace(net),
+        programs=programs,
+        feed=image_feed(dataset, devices),
+        step=step,
+        engine=ENGINES[settings.engine](step),
+    )
+
+
+def with_definite_dtype(settings: Settings) -> Settings:
+    """The settings with the dtype that None stands for: accelerators compute in bfloat16 several times as fast."""
+    if settings.dtype is not None:
+        return settings
+    return dataclasses.replace(settings, dtype="float32" if jax.default_backend() == "cpu" else "bfloat16")
+
+
+def require_divisible(settings: Settings, num_devices: int) -> None:
+    """Refuses settings that do not fit the devices; needs no data.
+
+    Raises:
+        ValueError: naming the field, the value and what is allowed.
+    """
+    if settings.batch_size % num_devices:
+        refuse("batch_size", settings.batch_size, f"divisible by the {num_devices} devices")
+
+
+def require_fit(settings: Settings, dataset: Dataset, num_devices: int) -> None:
+    """Refuses settings that do not fit the data or the devices.
+
+    Raises:
+        ValueError: naming the field, the value and what is allowed.
+    """
+    require_divisible(settings, num_devices)
+    num_images = len(dataset.splits["train"])
+    if num_images < settings.batch_size:
+        raise ValueError(f"batch_size={settings.batch_size} is not allowed: there are {num_images} training images")
+    recalibration_indices(dataset, settings.evaluation, settings.seed)
+
+
+def dataset_of(settings: Settings, data_dir: str | None = None, archive: str | None = None) -> Dataset:
+    """Loads the data set that settings name.
+
+    Args:
+        settings: of a run.
+        data_dir: see `load_dataset`.
+        archive: see `load_dataset`.
+    """
+    data = settings.data
+    return load_dataset(
+        data.dataset,
+        seed=settings.seed,
+        base_resolution=data.base_resolution,
+        num_classes=data.num_classes,
+        max_test_images=data.max_test_images,
+        data_dir=data_dir,
+        archive=archive,
+    )
+
+
+def initial_params(net: SuperNet, seed: int) -> Params:
+    """Random parameters of the whole supernet."""
+    init = jax.jit(lambda key: net.init(key, jnp.zeros((1, 32, 32, 3)), Subnet.uniform())["params"])
+    key = jax.random.key(seed)
+    return init.lower(key).compile(quick_compiler_options())(key)

@@ -1,0 +1,119 @@
+"""Where a run stands: everything that a checkpoint holds."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ofav2_jax.model.packing import Packing, Params, Vectors
+from ofav2_jax.model.sorting import sort_channels
+from ofav2_jax.model.supernet import SuperNet
+from ofav2_jax.settings.phases import Phase
+from ofav2_jax.settings.recipe import Recipe
+from ofav2_jax.train.optimizer import TrainState, init_state
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands, and everything it has learned.
+
+    Attributes:
+        phase: index of the phase, from 0.
+        step: steps taken in that phase.
+        best_score: of the best epoch of the phase so far, validation top-1 in %; -1 before the first.
+        state: parameters and optimiser state.
+        best: parameters after the best epoch, or those that the phase started with.
+        totals: sums of loss and of top-1 over the steps of this epoch so far.
+    """
+
+    phase: int
+    step: int
+    best_score: float
+    state: TrainState
+    best: Vectors
+    totals: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def from_saved(cls, arrays: dict[str, Any], position: dict[str, Any]) -> "Progress":
+        """From what `arrays` and `position` gave."""
+        totals = tuple(position.get("totals", (0.0, 0.0)))
+        state = TrainState(arrays["params"], arrays["opt_state"])
+        return cls(**{**position, "totals": totals}, state=state, best=arrays["best"])
+
+    @classmethod
+    def at_start(cls, phase: int, arrays: dict[str, Any]) -> "Progress":
+        """Before the first step of a phase, with what `arrays_at_start` gave."""
+        return cls.from_saved(arrays, {"phase": phase, "step": 0, "best_score": -1.0})
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """What is trained."""
+        return {"params": self.state.params, "opt_state": self.state.opt_state, "best": self.best}
+
+    @property
+    def position(self) -> dict[str, Any]:
+        """Everything else, as JSON."""
+        return {name: getattr(self, name) for name in ("phase", "step", "best_score", "totals")}
+
+
+@functools.partial(jax.jit, static_argnames=("net", "recipe", "width_phase"))
+def arrays_at_start(params: Params, net: SuperNet, recipe: Recipe, width_phase: int) -> dict[str, Any]:
+    """What a phase starts from. Each part has arrays of its own, because a step donates those that it changes.
+
+    Args:
+        params: of the supernet, as a tree.
+        net: the supernet.
+        recipe: of the run.
+        width_phase: 1 or 2 if channels are sorted first, see `sort_channels`; else 0.
+    """
+    if width_phase:
+        params = sort_channels(net, {"params": params}, width_phase)["params"]
+    vectors = Packing(params).pack(params)
+    state = init_state(recipe, vectors)
+    return {"params": state.params, "opt_state": state.opt_state, "best": copied(vectors)}
+
+
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
+    """Whether no number in the arrays is infinite or NaN."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+@jax.jit
+def copied(tree: Any) -> Any:
+    """The same arrays, in memory of their own."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def steps_before(phases: Sequence[Phase], phase: int, steps_per_epoch: int) -> int:
+    """The number of steps of all phases before one.
+
+    Args:
+        phases: of the run.
+        phase: an index, from 0.
+        steps_per_epoch: steps of one epoch.
+    """
+    return steps_per_epoch * sum(each.total_epochs for each in phases[:phase])
+
+
+def remaining_steps(phases: Sequence[Phase], phase: int, step: int, steps_per_epoch: int) -> float:
+    """The steps that are left, counted in steps of the phase at hand, of which those with more subnets take longer.
+
+    Args:
+        phases: of the run.
+        phase: index of the phase at hand.
+        step: steps taken in it.
+        steps_per_epoch: steps of one epoch.
+    """
+
+    def cost(each: Phase) -> int:
+        # The sampled subnets and the teacher, or the maximal network.
+        return 1 + each.num_subnets
+
+    steps = [each.total_epochs * steps_per_epoch for each in phases]
+    steps[phase] -= step
+    left = sum(number * cost(each) for number, each in zip(steps[phase:], phases[phase:]))
+    return left / cost(phases[phase])

@@ -1,0 +1,64 @@
+"""What a run tells while it goes on, and to whom."""
+
+import dataclasses
+from typing import Any, Protocol
+
+from ofav2_jax.report.records import EpochRecord
+from ofav2_jax.settings.phases import Phase
+
+
+@dataclasses.dataclass(frozen=True)
+class StepProgress:
+    """Where a run stands after a step.
+
+    Attributes:
+        phase, num_phases: index (from 0) and number of phases.
+        phase_name: its name.
+        epoch, num_epochs: of the phase, from 0.
+        loss: mean over the subnets of the last step whose loss is known.
+        learning_rate: of the last step.
+        images_per_s: over this epoch so far.
+        remaining_s: estimated training time left in the whole run.
+    """
+
+    phase: int
+    num_phases: int
+    phase_name: str
+    epoch: int
+    num_epochs: int
+    loss: float
+    learning_rate: float
+    images_per_s: float
+    remaining_s: float
+
+
+class Reporter(Protocol):
+    """Is called as a run goes on; prints it, draws it, or nothing."""
+
+    def phase_started(self, index: int, phase: Phase) -> None:
+        """Is called before the first step of a phase, also if the phase is resumed."""
+
+    def stepped(self, progress: StepProgress) -> None:
+        """Is called after each step."""
+
+    def epoch_ended(self, record: EpochRecord) -> None:
+        """Is called after an epoch and its validation."""
+
+    def phase_ended(self, index: int, result: dict[str, Any]) -> None:
+        """Is called after a phase is evaluated; `result` is what its `result.json` holds."""
+
+
+class Silent:
+    """Prints nothing."""
+
+    def phase_started(self, index: int, phase: Phase) -> None:
+        """See `Reporter`."""
+
+    def stepped(self, progress: StepProgress) -> None:
+        """See `Reporter`."""
+
+    def epoch_ended(self, record: EpochRecord) -> None:
+        """See `Reporter`."""
+
+    def phase_ended(self, index: int, result: dict[str, Any]) -> None:
+        """See `Reporter`."""

@@ -1,0 +1,94 @@
+"""How a network is trained and tested: the numbers of the paper's section 4 and of the authors' code."""
+
+import dataclasses
+from typing import NamedTuple
+
+from ofav2_jax.checks import require_among, require_positive, require_range
+from ofav2_jax.settings.exit_weights import ensemble_weights
+
+# The names of `train.losses.DISTILLATIONS`.
+DISTILLATIONS = ("soft_targets",)
+
+
+class Augmentation(NamedTuple):
+    """What is done to training images. Hashable, static.
+
+    Attributes:
+        area: smallest and largest fraction of the image's area that a crop covers.
+        aspect: smallest and largest width / height of a crop.
+        flip: whether images are mirrored left to right, with probability 1/2.
+    """
+
+    area: tuple[float, float] = (0.85, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a step minimises and how it updates. Hashable.
+
+    Attributes:
+        label_smoothing: in [0, 1).
+        kd_ratio: weight of the distillation loss beside the cross-entropy, >= 0.
+        distillation: how a subnet learns from the teacher, a name of `train.losses.DISTILLATIONS`.
+        exit_weights: of the five exits: "desc", "asc", "unif", "mix", or numbers, first exit first; see
+            `exit_weights.ensemble_weights`.
+        dropout_full, dropout_rate: dropout in phase full and in all others, in [0, 1).
+        momentum: of SGD (Nesterov), in [0, 1).
+        weight_decay: of everything but BN parameters and biases, >= 0.
+        augmentation: of training images.
+    """
+
+    label_smoothing: float = 0.1
+    kd_ratio: float = 1.0
+    distillation: str = "soft_targets"
+    exit_weights: str | tuple[float, ...] = "desc"
+    dropout_full: float = 0.2
+    dropout_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 3e-5
+    augmentation: Augmentation = Augmentation()
+
+    def require_valid(self, num_exits: int) -> None:
+        """Refuses values that are not allowed.
+
+        Args:
+            num_exits: of the network.
+
+        Raises:
+            ValueError: naming the field, the value and what is allowed.
+        """
+        for field in ("label_smoothing", "dropout_full", "dropout_rate", "momentum"):
+            require_range(f"recipe.{field}", getattr(self, field), 0, 1)
+        for field in ("kd_ratio", "weight_decay"):
+            require_range(f"recipe.{field}", getattr(self, field), 0)
+        require_among("recipe.distillation", self.distillation, DISTILLATIONS)
+        ensemble_weights(self.exit_weights, num_exits)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How subnets are tested. Hashable.
+
+    Attributes:
+        recalibration_images: training images from which BN statistics are recomputed for each subnet (at most all
+            there are).
+        recalibration_batch_size: their batch size; it does not depend on the number of devices.
+        batch_size: images per forward pass when testing, over all devices.
+        subnets_per_pass: trunks tested side by side.
+    """
+
+    recalibration_images: int = 1000
+    recalibration_batch_size: int = 100
+    batch_size: int = 500
+    subnets_per_pass: int = 4
+
+    def require_valid(self) -> None:
+        """Refuses values that are not allowed.
+
+        Raises:
+            ValueError: naming the field, the value and what is allowed.
+        """
+        for field in dataclasses.fields(self):
+            require_positive(f"evaluation.{field.name}", getattr(self, field.name))

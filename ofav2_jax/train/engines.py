@@ -1,0 +1,106 @@
+"""The two ways to run the sampled subnets of a step: as arrays in one program, or as a program for each subnet."""
+
+import functools
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from ofav2_jax.model.choices import Candidates, Choices, draw
+from ofav2_jax.model.space import SearchSpace
+from ofav2_jax.runtime.sharding import replicate
+from ofav2_jax.train.optimizer import TrainState, update
+from ofav2_jax.train.step import Metrics, StepInputs, TrainStep
+
+
+class Engine(Protocol):
+    """How the sampled subnets of a step are drawn and run."""
+
+    def draw(self, key: jax.Array, space: SearchSpace, num_subnets: int) -> Choices:
+        """Draws the subnets of one step."""
+
+    def __call__(self, state: TrainState, inputs: StepInputs, resolution: int) -> tuple[TrainState, Metrics]:
+        """Trains on one batch; see `TrainStep.__call__`."""
+
+
+class MaskedEngine:
+    """All subnets of a step in one program, which serves every subnet: the whole space is sampled."""
+
+    def __init__(self, step: TrainStep):
+        self._step = step
+
+    def draw(self, key: jax.Array, space: SearchSpace, num_subnets: int) -> Choices:
+        """Draws every choice of every level and stage independently and uniformly."""
+        return _draw(key, space.candidates(), num_subnets)
+
+    def __call__(self, state: TrainState, inputs: StepInputs, resolution: int) -> tuple[TrainState, Metrics]:
+        """See `Engine`."""
+        return self._step(state, inputs, resolution)
+
+
+class StaticEngine:
+    """A program for each subnet, which contains it and nothing else; only uniform subnets are drawn.
+
+    The number of programs is bounded by (resolutions) x (uniform subnets + 1) + 1.
+    """
+
+    def __init__(self, step: TrainStep):
+        self._step = step
+
+    def draw(self, key: jax.Array, space: SearchSpace, num_subnets: int) -> Choices:
+        """Draws subnets that make one choice of each kind for the whole network."""
+        return _draw_uniform(key, space.candidates(), num_subnets)
+
+    def __call__(self, state: TrainState, inputs: StepInputs, resolution: int) -> tuple[TrainState, Metrics]:
+        """See `Engine`."""
+        if inputs.choices is None:
+            return self._step(state, inputs, resolution)
+        step, programs = self._step, self._step.programs
+
+        def load(inputs, *, resolution):
+            image_keys, _ = step.keys(inputs.key, len(inputs.indices), jnp.arange(0))
+            return step.load(inputs, image_keys, resolution)
+
+        def add_gradient(total, params, batch, key, place, *, subnet):
+            _, dropout_keys = step.keys(key, len(batch.labels), place[None])
+            gradient, metrics = step.gradient(step.objective_student, params, batch, subnet, dropout_keys)
+            return jax.tree.map(jnp.add, total, gradient), metrics
+
+        common = inputs.replace(choices=None)  # type: ignore[attr-defined]
+        batch = programs.run(
+            "load",
+            resolution,
+            lambda r: programs.pmap(functools.partial(load, resolution=r), (inputs.mapped_axes(),), 0),
+            common,
+        )
+        gradient = replicate(jax.tree.map(jnp.zeros_like, state.params), programs.devices)
+        metrics = []
+        for place, subnet in enumerate(inputs.choices.subnets()):
+            add = programs.pmap(
+                functools.partial(add_gradient, subnet=subnet), (None, None, 0, None, None), (None, None)
+            )
+            # The images come in at the resolution: each resolution is a program by itself.
+            name = f"gradient of {subnet} at {resolution}"
+            args = (gradient, state.params, batch, inputs.key, jnp.int32(place))
+            gradient, of_subnet = programs.run_single(name, add, *args, donate=(0,))
+            metrics.append(of_subnet)
+        apply = functools.partial(update, step.recipe)
+        state = programs.run_single("update", apply, state, gradient, inputs.learning_rate, donate=(0,))
+        losses = jnp.concatenate([of_subnet["loss"] for of_subnet in metrics])
+        return state, {"loss": losses, "top1": sum(of_subnet["top1"] for of_subnet in metrics) / len(metrics)}
+
+
+ENGINES: dict[str, Callable[[TrainStep], Engine]] = {"masked": MaskedEngine, "static": StaticEngine}
+
+_draw = jax.jit(draw, static_argnums=2)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _draw_uniform(key: jax.Array, candidates: Candidates, num_subnets: int) -> Choices:
+    one_each = draw(key, candidates, num_subnets)
+
+    def spread(values):
+        return jnp.broadcast_to(values[:, :1], values.shape) if values.ndim == 2 else values
+
+    return jax.tree.map(spread, one_each)

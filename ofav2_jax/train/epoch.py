@@ -1,0 +1,144 @@
+"""One epoch of a phase: the order of its steps, and what is read back of them."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ofav2_jax.data.dataset import Dataset, epoch_order
+from ofav2_jax.model.choices import Choices
+from ofav2_jax.model.packing import Params
+from ofav2_jax.model.space import SearchSpace
+from ofav2_jax.runtime.feed import ImageFeed
+from ofav2_jax.settings.phases import learning_rate
+from ofav2_jax.settings.settings import Settings
+from ofav2_jax.train.engines import Engine
+from ofav2_jax.train.optimizer import TrainState
+from ofav2_jax.train.step import Metrics, StepInputs
+
+# Tags that keep the streams of random numbers apart.
+_RESOLUTION, _SUBNETS, _IMAGES = 1, 2, 3
+
+
+class NonFiniteLossError(Exception):
+    """A loss, or a parameter, became infinite or NaN."""
+
+
+@dataclasses.dataclass
+class TakenStep:
+    """A step that was taken, perhaps still at work on the devices.
+
+    Attributes:
+        number: of the step in its phase, from 1.
+        state: after it.
+        choices: of its subnets; None in phase full.
+        metrics: see `TrainStep.__call__`.
+        learning_rate: of the step.
+    """
+
+    number: int
+    state: TrainState
+    choices: Choices | None
+    metrics: Metrics
+    learning_rate: float
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochRunner:
+    """Takes the steps of an epoch.
+
+    Attributes:
+        settings: of the run.
+        dataset: what is trained on.
+        feed: gets its images to the devices.
+        engine: takes a step.
+        devices: of the run.
+    """
+
+    settings: Settings
+    dataset: Dataset
+    feed: ImageFeed
+    engine: Engine
+    devices: list[jax.Device]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in the training split; the images of a last incomplete one sit out the epoch."""
+        return len(self.dataset.splits["train"]) // self.settings.batch_size
+
+    def steps(
+        self, phase: int, first_step: int, state: TrainState, teacher: Params | None, space: SearchSpace
+    ) -> Iterator[TakenStep]:
+        """Takes the steps of one epoch, from `first_step` of the phase to the epoch's end; yields after each.
+
+        The order is part of what makes a run resumable: everything below is a function of the seed, the phase and the
+        step's number, never of what happened before.
+
+        Args:
+            phase: its index, from 0.
+            first_step: of the phase, from 0: where an epoch begins, or inside it if it is resumed.
+            state: before that step.
+            teacher: parameters of the teacher; None in phase full.
+            space: what is unlocked.
+        """
+        settings, per_epoch = self.settings, self.steps_per_epoch
+        spec = settings.phases[phase]
+        order = epoch_order(self.dataset.splits["train"], settings.seed, phase, first_step // per_epoch)
+        batches = order[: per_epoch * settings.batch_size].reshape(per_epoch, len(self.devices), -1)
+        for number in range(first_step, (first_step // per_epoch + 1) * per_epoch):
+            rate = learning_rate(spec, number, per_epoch, settings.warmup_learning_rate)
+            rng = np.random.default_rng([settings.seed, phase, number, _RESOLUTION])
+            resolution = int(rng.choice(settings.resolutions))
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(settings.seed), phase), number)
+            choices = None
+            if not spec.is_full:
+                choices = self.engine.draw(jax.random.fold_in(key, _SUBNETS), space, spec.num_subnets)
+            images, places = self.feed.batch(batches[number % per_epoch].astype(np.int32))
+            image_key = jax.random.fold_in(key, _IMAGES)
+            inputs = StepInputs(images, places, image_key, jnp.float32(rate), teacher, choices)
+            state, metrics = self.engine(state, inputs, resolution)
+            if len(self.devices) > 1 and jax.default_backend() == "cpu":
+                # Collectives of several virtual CPU devices deadlock if too many steps are in flight.
+                jax.block_until_ready((state, metrics))
+            yield TakenStep(number + 1, state, choices, metrics, rate)
+
+
+class EpochMeter:
+    """Adds up the losses of an epoch, one step behind, so that the devices always have work queued.
+
+    Args:
+        refuse: raises an error about a step whose loss is not finite; its arguments are the step, the loss, and the
+            place of the subnet among those of the step.
+        totals: sums of loss and top-1 over the steps of the epoch before the first one that is added.
+    """
+
+    def __init__(self, refuse: Callable[[TakenStep, float, int], None], totals: tuple[float, float] = (0.0, 0.0)):
+        self.totals = totals
+        self._refuse = refuse
+        self._pending: TakenStep | None = None
+        self._loss: float | None = None
+
+    def add(self, taken: TakenStep) -> float:
+        """Adds a step; returns the loss of the one before it, or of this one if it is the first."""
+        before, self._pending = self._pending, taken
+        if before is not None:
+            self._read(before)
+        elif self._loss is None:
+            self.flush()
+        assert self._loss is not None
+        return self._loss
+
+    def flush(self) -> None:
+        """Reads the step that was added last too: the totals are then complete."""
+        if self._pending is not None:
+            self._read(self._pending)
+            self._pending = None
+
+    def _read(self, taken):
+        losses = np.asarray(taken.metrics["loss"], float)
+        for place in np.flatnonzero(~np.isfinite(losses)):
+            self._refuse(taken, losses[place], place)
+        self._loss = float(losses.mean())
+        self.totals = (self.totals[0] + losses.mean(), self.totals[1] + float(taken.metrics["top1"]))

@@ -1,0 +1,57 @@
+"""What a step minimises: an `Objective` turns logits into losses.
+
+Another kind of distillation is a function in `losses.DISTILLATIONS`. Another way to train (which exits run, which logits
+are the answer) is another constructor here.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ofav2_jax.ops.ensemble import weighted_sum
+from ofav2_jax.settings.exit_weights import ensemble_weights
+from ofav2_jax.settings.recipe import Recipe
+from ofav2_jax.train.losses import DISTILLATIONS, smoothed_cross_entropy
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What is minimised for each subnet of a step.
+
+    Attributes:
+        all_exits: whether every exit of the network runs, instead of each subnet's own.
+        dropout_rate: in [0, 1).
+        losses: from logits, labels int [B] and the teacher's logits [B, classes] (None without a teacher) to float
+            [S], means over the batch. The logits are [exits, B, classes] if `all_exits`, else [S, B, classes].
+        predictions: from the same logits to those that count as the answer, [S, B, classes].
+    """
+
+    all_exits: bool
+    dropout_rate: float
+    losses: Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
+    predictions: Callable[[jax.Array], jax.Array]
+
+    @classmethod
+    def full(cls, recipe: Recipe, num_exits: int) -> "Objective":
+        """Phase full: the weighted sum of the exits' cross-entropies; the ensemble answers (AEP). No teacher."""
+        loss_weights, output_weights = ensemble_weights(recipe.exit_weights, num_exits)
+
+        def losses(logits, labels, teacher_logits):
+            of_exits = jnp.mean(smoothed_cross_entropy(logits, labels, recipe.label_smoothing), axis=-1)
+            return jnp.dot(jnp.asarray(loss_weights, of_exits.dtype), of_exits)[None]
+
+        return cls(True, recipe.dropout_full, losses, lambda logits: weighted_sum(output_weights, logits)[None])
+
+    @classmethod
+    def student(cls, recipe: Recipe) -> "Objective":
+        """All other phases: each subnet's own exit learns from the labels and from the teacher's ensemble (ENS-KD)."""
+        distillation = DISTILLATIONS[recipe.distillation]
+
+        def losses(logits, labels, teacher_logits):
+            loss = smoothed_cross_entropy(logits, labels, recipe.label_smoothing)
+            loss += recipe.kd_ratio * distillation(logits, teacher_logits)
+            return jnp.mean(loss, axis=-1)
+
+        return cls(False, recipe.dropout_rate, losses, lambda logits: logits)
