@@ -15,17 +15,18 @@ from typing import NoReturn
 
 import jax
 
-from experiments import cpu
-from experiments.arguments import read_arguments
-from experiments.console import Console, Silent, print_plan, print_results, rebuild_report
-from experiments.settings import load_dataset, settings_from_config
-from experiments.stopping import StopSignals
 from ofav2_jax.checks import refuse
-from ofav2_jax.report.page import write_run_info
 from ofav2_jax.run import run as train
 from ofav2_jax.run.checkpoint import CorruptCheckpointError
 from ofav2_jax.run.run_directory import RunDirectory
+from ofav2_jax.run.run_info import write_run_info
 from ofav2_jax.runtime import processes
+
+from . import cpu
+from .arguments import read_arguments
+from .console import Console, Silent, print_plan, print_results, rebuild_report
+from .settings import load_dataset, settings_from_config
+from .stopping import StopSignals
 
 _BAD_INPUT, _FAILED = 2, 1
 _LOST = "another process of this run ended or cannot be reached ({}): start all of them again, and the run goes on"

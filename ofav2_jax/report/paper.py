@@ -1,4 +1,4 @@
-"""The numbers of the paper's Tables IV and V, and whether a run can be held against them."""
+"""The numbers of the paper's Tables IV and V, and a check whether a run can be compared with them."""
 
 import dataclasses
 import functools
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ofav2_jax import files
 from ofav2_jax.data.augment import Augmentation
 from ofav2_jax.model.network import network_spec
 from ofav2_jax.settings.phases import paper_phases
@@ -14,7 +15,7 @@ from ofav2_jax.train.step import Recipe
 
 Cell = dict[str, float]
 
-# A column for each elastic choice, by the name that `Phase.unlocks` gives it.
+# Maps the values of `Phase.unlocks` to the columns of the tables; phase full unlocks nothing.
 COLUMNS = {
     "": "resolution",
     "kernel": "kernel",
@@ -38,15 +39,16 @@ _PHASE_FIELDS = {"learning_rate": "learning rate", "num_subnets": "subnets per b
 
 
 def paper_row(network: str, width_multiplier: float, teacher: str) -> dict[str, Cell | None]:
-    """One row of Table IV (width multiplier 1.0) or V (1.2).
+    """Returns one row of Table IV (width multiplier 1.0) or Table V (1.2).
 
     Args:
-        network: of Table II.
-        width_multiplier: of the supernet; at any other than those two every cell is None.
+        network: name of one of the networks in Table II.
+        width_multiplier: width multiplier of the supernet; for any other value than those two every cell is None.
         teacher: "fixed" or "progressive".
 
     Returns:
-        For each column "avg" and "best", Tiny ImageNet test top-1 in %; None where the paper has no number.
+        For each column a dictionary with "avg" and "best", the test top-1 on Tiny ImageNet in %, or None where the
+        paper has no number.
 
     Raises:
         ValueError: for an unknown network or teacher.
@@ -61,11 +63,11 @@ def paper_row(network: str, width_multiplier: float, teacher: str) -> dict[str, 
 
 @functools.cache
 def _tables():
-    return json.loads(Path(__file__).with_name("paper_tables.json").read_text())["width_multiplier"]
+    return files.read_json(Path(__file__).with_name("paper_tables.json"))["width_multiplier"]
 
 
 def column_phases(network: str) -> dict[str, str]:
-    """For each column that a network has, the phase whose result stands there: the last one that widens it."""
+    """Maps each column of a network to the phase whose result it shows: the last one that widens that choice."""
     return {COLUMNS[phase.unlocks]: phase.name for phase in paper_phases(network)}
 
 
