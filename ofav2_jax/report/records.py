@@ -1,7 +1,4 @@
-"""Reads a run directory, complete or not: its settings, and the results and measurements it holds so far.
-
-Nothing here imports JAX directly or builds a network, so that a directory can be read while its run uses the devices.
-"""
+"""Reads the directory of a run, finished or under way: its settings, and the results and measurements so far."""
 
 import dataclasses
 import json
