@@ -21,8 +21,8 @@ from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.evaluate.evaluator import Evaluation, Evaluator
 from ofav2_jax.run.run import initial_params
 from ofav2_jax.runtime.feed import ResidentImages
-from ofav2_jax.runtime.sharding import replicate
 from ofav2_jax.runtime.programs import Programs
+from ofav2_jax.runtime.sharding import replicate
 from ofav2_jax.runtime.trace_cache import beside_compiled_programs
 from ofav2_jax.train.step import MaskedEngine, Recipe, Steps
 

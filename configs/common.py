@@ -1,6 +1,8 @@
 """What the eight experiments of the paper share."""
 
+import dataclasses
 import math
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +10,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from ofav2_jax.checks import did_you_mean
-from ofav2_jax.settings.phases import paper_phases
+from ofav2_jax.settings.settings import Settings
 
 
 def _one_of(*allowed: Any) -> Callable[[str], Any]:
@@ -53,77 +55,44 @@ def parse_arguments(arg: str | None, parsers: dict[str, Callable[[str], Any]]) -
     return values
 
 
+# A phase's numbers, which are free; what it unlocks is not.
+_PHASE_FIELDS = ("learning_rate", "epochs", "warmup_epochs", "num_subnets")
+
+
 def base_config(network: str) -> ConfigDict:
-    """The paper's settings for a network of Table II at width multiplier 1.0."""
-    config = ConfigDict()
-    # Names the run's directory: runs/<name>.
-    config.name = network
-    # Table II: ofa_mbv3, se_d, se_p, se_dp, ee_b, ee_d, ee_p or ee_dp.
-    config.network = network
-    # Factor of all channel counts.
-    config.width_multiplier = 1.0
-    # Of every random draw: initialisation, splits, order, crops, subnets, dropout.
-    config.seed = 0
-    # Of activations, float32 or bfloat16; none: bfloat16 on an accelerator. Parameters and losses are float32.
-    config.dtype = placeholder(str)
-    # masked: samples the whole space; static: uniform subnets, one program each.
-    config.engine = "masked"
-    # progressive: extracted anew for each phase; fixed: the one of phase full.
-    config.teacher = "progressive"
-    # Drawn anew for each batch.
-    config.resolutions = (48, 56, 64)
-    # Images per step, over all devices.
-    config.batch_size = 200
-    # Where the warm-up of a phase starts; none: at its base rate, as in the authors' code.
-    config.warmup_learning_rate = placeholder(float)
+    """The paper's settings for a network of Table II, as `Settings.paper(network)` has and describes them.
 
-    # Table III: base rate, epochs of the cosine, warm-up epochs before those, subnets per batch.
+    Beside those there are, in `data`, what says where the images come from and whether they are mirrored, and
+    `checkpoint`.
+    """
+    settings = Settings.paper(network)
+    config = _section(settings, without=("phases",))
     config.phases = ConfigDict()
-    for phase in paper_phases(network):
-        config.phases[phase.key] = ConfigDict(
-            {name: getattr(phase, name) for name in ("learning_rate", "epochs", "warmup_epochs", "num_subnets")}
-        )
-
-    config.recipe = ConfigDict()
-    config.recipe.label_smoothing = 0.1
-    # Weight of the distillation loss beside the cross-entropy.
-    config.recipe.kd_ratio = 1.0
-    # Of the five exits: desc, asc, unif, mix, or numbers, first exit first: "0.06,0.13,0.2,0.27,0.34".
-    config.recipe.exit_weights = "desc"
-    # Dropout in phase full, and in the others.
-    config.recipe.dropout_full = 0.2
-    config.recipe.dropout_rate = 0.1
-    # SGD with Nesterov momentum; no decay of BN parameters and biases.
-    config.recipe.momentum = 0.9
-    config.recipe.weight_decay = 3e-5
-
-    config.evaluation = ConfigDict()
-    # Training images from which BN statistics are recomputed for each subnet, and their batch size.
-    config.evaluation.recalibration_images = 1000
-    config.evaluation.recalibration_batch_size = 100
-    # Images per forward pass of a test, and subnets tested side by side.
-    config.evaluation.batch_size = 500
-    config.evaluation.subnets_per_pass = 4
-
-    config.data = ConfigDict()
-    # tiny_imagenet, digits, or what TensorFlow Datasets calls an image classification set.
-    config.data.dataset = "tiny_imagenet"
+    for phase in settings.phases:
+        config.phases[phase.key] = ConfigDict({name: getattr(phase, name) for name in _PHASE_FIELDS})
     # A local copy of tiny-imagenet-200.zip (or the same tree as a tar); none: it is downloaded.
     config.data.archive = placeholder(str)
     # Where prepared data sets are; none: ~/tensorflow_datasets.
     config.data.data_dir = placeholder(str)
-    # Height and width to which images are brought when they are decoded.
-    config.data.base_resolution = 64
-    # The first n classes; none: all.
-    config.data.num_classes = placeholder(int)
-    # Test images that are used, spread over the classes; none: all.
-    config.data.max_test_images = placeholder(int)
     # Whether training images are mirrored at random.
-    config.data.flip = True
-
+    config.data.flip = settings.recipe.augmentation.flip
     config.checkpoint = ConfigDict()
     # Seconds between checkpoints inside an epoch; each epoch ends with one anyway.
     config.checkpoint.every_s = 60.0
+    return config
+
+
+def _section(values: Any, without: tuple[str, ...] = ("augmentation",)) -> ConfigDict:
+    """A dataclass as a ConfigDict; a field that is None has the type of its annotation."""
+    config, hints = ConfigDict(), typing.get_type_hints(type(values))
+    for field in dataclasses.fields(values):
+        value = getattr(values, field.name)
+        if field.name in without:
+            continue
+        if value is None:
+            (kind,) = (each for each in typing.get_args(hints[field.name]) if each is not type(None))
+            value = placeholder(kind)
+        config[field.name] = _section(value) if dataclasses.is_dataclass(value) else value
     return config
 
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ofav2_jax.checks import require_positive, did_you_mean, refuse
+from ofav2_jax.checks import did_you_mean, refuse, require_positive
 
 # What the text of a field must be; any text is a str.
 _TYPES = {int: "an int", float: "a number", bool: "true or false", tuple: "a tuple, for instance (48,64)"}

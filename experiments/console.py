@@ -1,4 +1,4 @@
-"""What a run prints: the plan, progress, the table at the end."""
+"""Prints a run: its plan before it starts, its progress, and its results at the end."""
 
 import logging
 import sys
@@ -9,22 +9,24 @@ from typing import Any
 
 import jax
 
+from ofav2_jax import files
 from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.model.cost import count, num_parameters
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.supernet import SuperNet
 from ofav2_jax.report.page import write_report
 from ofav2_jax.report.paper import COLUMNS
-from ofav2_jax.run.run import StepProgress, steps_per_epoch
+from ofav2_jax.report.records import EpochRecord
+from ofav2_jax.run.reporter import StepProgress
 from ofav2_jax.settings.phases import Phase, unlocked_values
 from ofav2_jax.settings.settings import Settings
 
 
 def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Sequence[jax.Device]) -> None:
-    """What is going to happen."""
+    """Prints network, data, devices and the phases with their lengths, before the run starts."""
     net = SuperNet(settings.network, settings.width_multiplier, dataset.num_classes)
-    per_epoch = steps_per_epoch(settings, dataset)
     sizes = {name: len(indices) for name, indices in dataset.splits.items()}
+    per_epoch = sizes["train"] // settings.batch_size
     largest = count(net, SearchSpace(net).maximal(), max(settings.resolutions))
     print(f"network      {settings.network}, width multiplier {settings.width_multiplier}, {net.num_classes} classes")
     print(f"parameters   {num_parameters(net):,} (maximal subnet: {largest.params:,}, {largest.macs / 1e6:.1f} M MACs)")
@@ -39,7 +41,8 @@ def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Seq
     print(f"\n{'phase':<12}{'epochs':>8}{'steps':>9}{'rate':>10}{'subnets':>9}{'tested':>8}")
     for index, phase in enumerate(settings.phases):
         epochs = f"{phase.epochs}+{phase.warmup_epochs}" if phase.warmup_epochs else str(phase.epochs)
-        tested = SearchSpace(net).restrict(**unlocked_values(settings.phases, index)).num_uniform if phase.num_subnets else 1
+        unlocked = SearchSpace(net).restrict(**unlocked_values(settings.phases, index))
+        tested = 1 if phase.is_full else unlocked.num_uniform
         print(
             f"{phase.name:<12}{epochs:>8}{phase.total_epochs * per_epoch:>9,}{phase.learning_rate:>10.2g}"
             f"{phase.num_subnets or 'full':>9}{tested * len(settings.resolutions):>8,}"
@@ -48,7 +51,7 @@ def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Seq
 
 
 def print_results(settings: Settings, results: dict[str, Any], workdir: Path) -> None:
-    """The table in the form of Tables IV and V, and where everything is."""
+    """Prints the results of a finished run as a row of Tables IV and V, and the paths of its files."""
     print(f"\n{'phase':<12}{'subnets':>8}{'avg top-1':>11}{'best top-1':>12}")
     for phase in results["phases"]:
         print(f"{phase['name']:<12}{len(phase['subnets']):>8,}{phase['avg']:>11.2f}{phase['best']:>12.2f}")
@@ -61,23 +64,23 @@ def print_results(settings: Settings, results: dict[str, Any], workdir: Path) ->
     print(f"\nseconds      {', '.join(f'{kind} {value}' for kind, value in seconds.items())}")
     print(f"programs     {results['compiled_programs']}")
     print(f"parameters   sha256 {results['params_sha256']}")
-    print(f"results      {workdir / 'results.json'}, {workdir / 'report.html'}")
+    print(f"results      {workdir / files.RESULTS}, {workdir / files.REPORT}")
 
 
 def rebuild_report(workdir: Path) -> None:
-    """Rewrites the run's page. A picture that cannot be drawn must not end a run of days."""
+    """Rewrites the run's page, and only logs errors: a picture that cannot be drawn must not end a run of days."""
     try:
         write_report(workdir)
     except Exception:
         logging.exception("the report of %s could not be written", workdir)
 
 
-# Drawing takes seconds, as long as a whole phase of a small run.
+# Drawing takes seconds. In a small run a phase is as short as that, and drawing after each would double its time.
 _REPORT_EVERY_S = 60
 
 
 class Console:
-    """Prints progress: a line that is rewritten on a terminal, else a line for each epoch.
+    """Prints progress: a line that is rewritten on a terminal, else a line for each record.
 
     Args:
         workdir: the run's directory, whose report is rewritten after a phase, but not every few seconds.
@@ -91,10 +94,10 @@ class Console:
         self._remaining = ""
 
     def phase_started(self, index: int, phase: Phase) -> None:
-        """See `train.Reporter`."""
+        """See `reporter.Reporter`."""
 
     def stepped(self, progress: StepProgress) -> None:
-        """See `train.Reporter`."""
+        """See `reporter.Reporter`."""
         self._remaining = _duration(progress.remaining_s)
         if self._terminal and time.monotonic() - self._drawn_at > 0.2:
             self._drawn_at = time.monotonic()
@@ -106,18 +109,18 @@ class Console:
                 flush=True,
             )
 
-    def epoch_ended(self, record: dict[str, Any]) -> None:
-        """See `train.Reporter`."""
+    def epoch_ended(self, record: EpochRecord) -> None:
+        """See `reporter.Reporter`."""
         self._clear()
         print(
-            f"{record['phase']:<10} epoch {record['epoch']:>3}  loss {record['loss']:.3f}  "
-            f"top-1 {100 * record['top1']:5.1f}  validation {record['validation_top1']:5.1f}  "
-            f"rate {record['learning_rate']:.2g}  {record['images_per_s']:,.0f} images/s  {self._remaining} left",
+            f"{record.phase:<10} epoch {record.epoch:>3}  loss {record.loss:.3f}  "
+            f"top-1 {record.train_top1:5.1f}  validation {record.validation_top1:5.1f}  "
+            f"rate {record.learning_rate:.2g}  {record.images_per_s:,.0f} images/s  {self._remaining} left",
             flush=True,
         )
 
     def phase_ended(self, index: int, result: dict[str, Any]) -> None:
-        """See `train.Reporter`."""
+        """See `reporter.Reporter`."""
         self._clear()
         print(
             f"{result['name']:<10} tested {len(result['subnets'])} subnets: "
@@ -131,22 +134,6 @@ class Console:
     def _clear(self):
         if self._terminal:
             print("\r\x1b[K", end="")
-
-
-class Silent:
-    """Prints nothing: for all processes of a run but the first."""
-
-    def phase_started(self, index: int, phase: Phase) -> None:
-        """See `train.Reporter`."""
-
-    def stepped(self, progress: StepProgress) -> None:
-        """See `train.Reporter`."""
-
-    def epoch_ended(self, record: dict[str, Any]) -> None:
-        """See `train.Reporter`."""
-
-    def phase_ended(self, index: int, result: dict[str, Any]) -> None:
-        """See `train.Reporter`."""
 
 
 def _duration(seconds: float) -> str:

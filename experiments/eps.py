@@ -15,17 +15,21 @@ from typing import NoReturn
 
 import jax
 
-from experiments import cpu
-from experiments.arguments import read_arguments
-from experiments.console import Console, Silent, print_plan, print_results, rebuild_report
-from experiments.settings import load_dataset, settings_from_config
-from experiments.stopping import StopSignals
 from ofav2_jax.checks import refuse
-from ofav2_jax.report.page import write_run_info
-from ofav2_jax.run import run as train
+from ofav2_jax.run.assembly import require_divisible, require_fit, with_definite_dtype
 from ofav2_jax.run.checkpoint import CorruptCheckpointError
+from ofav2_jax.run.reporter import Reporter, Silent
+from ofav2_jax.run.run import Run, StoppedError
 from ofav2_jax.run.run_directory import RunDirectory
+from ofav2_jax.run.run_info import write_run_info
 from ofav2_jax.runtime import processes
+from ofav2_jax.train.epoch import NonFiniteLossError
+
+from . import cpu
+from .arguments import read_arguments
+from .config import load_dataset, settings_from_config
+from .console import Console, print_plan, print_results, rebuild_report
+from .stopping import StopSignals
 
 _BAD_INPUT, _FAILED = 2, 1
 _LOST = "another process of this run ended or cannot be reached ({}): start all of them again, and the run goes on"
@@ -44,24 +48,24 @@ def main(argv: list[str]) -> int:
         if arguments.processes is not None:
             processes.connect(*arguments.processes)
         first = processes.is_first()
-        settings = settings_from_config(config)
+        settings = with_definite_dtype(settings_from_config(config))
         devices = jax.devices()
         # Everything that can be refused without the data, which may have to be downloaded.
-        train.check_devices(settings, len(devices))
+        require_divisible(settings, len(devices))
         workdir = Path(_default_workdir(settings.name) if arguments.workdir is None else arguments.workdir)
         if first:
             _check_writable(workdir)
             RunDirectory(workdir).check(settings)
         # Where processes share a disk, the first one downloads and decodes for all.
         dataset = processes.first_before_others(lambda: load_dataset(config))
-        train.check(settings, dataset, len(devices))
+        require_fit(settings, dataset, len(devices))
         if first:
             print_plan(settings, dataset, workdir, devices)
         if arguments.dry_run:
             return 0
         _cache_programs()
-        reporter = Console(workdir) if first else Silent()
-        run = train.Run(settings, dataset, workdir, devices, reporter, config.checkpoint.every_s)
+        reporter: Reporter = Console(workdir) if first else Silent()
+        run = Run(settings, dataset, workdir, devices, reporter, config.checkpoint.every_s)
         command = ["python", "-m", "experiments.eps", *argv[1:]]
         if first:
             write_run_info(workdir, command)
@@ -76,11 +80,11 @@ def main(argv: list[str]) -> int:
     signals = StopSignals(run, command)
     try:
         results = run.execute()
-    except train.StoppedError:
+    except StoppedError:
         status = signals.report()
         processes.leave_together()
         return status
-    except train.NonFiniteLossError as error:
+    except NonFiniteLossError as error:
         return _fail_together(error, _FAILED)
     except (CorruptCheckpointError, OSError, processes.LostProcessError) as error:
         return _fail(error, _FAILED)

@@ -1,4 +1,4 @@
-"""Rebuilds the page of a run.
+"""Rebuilds the page of a run, `report.html`, from the files in the run directory.
 
 python -m experiments.report RUN
 """
@@ -12,7 +12,14 @@ from ofav2_jax.report.page import write_report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes RUN/report.html and prints its path; returns the exit status."""
+    """Writes RUN/report.html and prints its path.
+
+    Args:
+        argv: the command line after the name of the program; None means that of this process.
+
+    Returns:
+        The exit status: 0, or 2 if the directory cannot be read or the page not be written.
+    """
     parser = argparse.ArgumentParser(prog="python -m experiments.report", description="Rebuilds the page of a run.")
     parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, for instance runs/ee_d")
     try:

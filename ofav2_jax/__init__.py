@@ -1,18 +1,54 @@
-"""OFAv2 (Once-For-All v2) in JAX and Flax."""
+"""OFAv2 (Once-For-All v2) in JAX and Flax.
 
-from ofav2_jax.model.apply import forward, forward_exits, forward_masked, recalibrate
-from ofav2_jax.model.choices import Choices
-from ofav2_jax.model.cost import count
-from ofav2_jax.model.sorting import sort_channels
-from ofav2_jax.model.space import SearchSpace
-from ofav2_jax.model.subnet import Subnet
-from ofav2_jax.model.supernet import SuperNet
-from ofav2_jax.model.torch_weights import load_torch
-from ofav2_jax.settings.exit_weights import exit_weights
+The names below are imported when they are first used, so that settings, for instance, can be read without JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ofav2_jax.data.dataset import Dataset
+    from ofav2_jax.data.sources import load_dataset
+    from ofav2_jax.model.apply import forward, forward_exits, forward_masked, recalibrate, recalibrate_masked
+    from ofav2_jax.model.choices import Choices
+    from ofav2_jax.model.cost import count
+    from ofav2_jax.model.sorting import sort_channels
+    from ofav2_jax.model.space import SearchSpace
+    from ofav2_jax.model.subnet import Subnet
+    from ofav2_jax.model.supernet import SuperNet
+    from ofav2_jax.model.torch_weights import load_torch
+    from ofav2_jax.run.opened import open_run
+    from ofav2_jax.run.run import Run
+    from ofav2_jax.settings.exit_weights import exit_weights
+    from ofav2_jax.settings.settings import Settings
+
+_MODULES = {
+    "Choices": "model.choices",
+    "Dataset": "data.dataset",
+    "Run": "run.run",
+    "SearchSpace": "model.space",
+    "Settings": "settings.settings",
+    "Subnet": "model.subnet",
+    "SuperNet": "model.supernet",
+    "count": "model.cost",
+    "exit_weights": "settings.exit_weights",
+    "forward": "model.apply",
+    "forward_exits": "model.apply",
+    "forward_masked": "model.apply",
+    "load_dataset": "data.sources",
+    "load_torch": "model.torch_weights",
+    "open_run": "run.opened",
+    "recalibrate": "model.apply",
+    "recalibrate_masked": "model.apply",
+    "sort_channels": "model.sorting",
+}
 
 __all__ = [
     "Choices",
+    "Dataset",
+    "Run",
     "SearchSpace",
+    "Settings",
     "Subnet",
     "SuperNet",
     "count",
@@ -20,7 +56,22 @@ __all__ = [
     "forward",
     "forward_exits",
     "forward_masked",
+    "load_dataset",
     "load_torch",
+    "open_run",
     "recalibrate",
+    "recalibrate_masked",
     "sort_channels",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

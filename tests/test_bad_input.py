@@ -15,7 +15,7 @@ import pytest
 from configs import quickstart
 from configs.common import base_config
 from experiments import eps
-from experiments.settings import settings_from_config
+from experiments.config import settings_from_config
 from ofav2_jax.data import tfds_source
 
 ROOT = Path(__file__).parents[1]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from configs.common import paper_config
+from experiments.config import settings_from_config
 from experiments.console import print_plan
-from experiments.settings import settings_from_config
 from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.model.network import NETWORKS

@@ -9,12 +9,12 @@ import pytest
 
 from ofav2_jax import SearchSpace, Subnet, SuperNet, forward, recalibrate
 from ofav2_jax.data import augment
-from ofav2_jax.settings.recipe import Augmentation
 from ofav2_jax.data.digits import load_digits
 from ofav2_jax.evaluate.evaluator import Evaluation, Evaluator, label_rank, uniform_scores
 from ofav2_jax.run.run import initial_params
 from ofav2_jax.runtime.feed import ResidentImages, StreamedImages
 from ofav2_jax.runtime.programs import Programs
+from ofav2_jax.settings.recipe import Augmentation
 from ofav2_jax.train.step import Recipe, Steps
 
 NET = SuperNet("ee_d", width_multiplier=0.1, num_classes=10)

@@ -9,8 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import common, quickstart
+from experiments.config import load_dataset, settings_from_config
 from experiments.eps import main
-from experiments.settings import load_dataset, settings_from_config
 from ofav2_jax.model.network import NETWORKS
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ from configs import quickstart
 from configs.common import base_config, paper_config
 from experiments import eps
 from experiments.arguments import Arguments, field_names
-from experiments.settings import settings_from_config
+from experiments.config import settings_from_config
 from ofav2_jax import Subnet
 from ofav2_jax.model.network import CHOICES
 from ofav2_jax.settings.settings import Settings

@@ -6,9 +6,9 @@ import pytest
 
 from configs import quickstart
 from configs.common import paper_config
-from experiments.settings import settings_from_config
+from experiments.config import settings_from_config
 from ofav2_jax.model.network import NETWORKS, network_spec
-from ofav2_jax.report.page import paper
+from ofav2_jax.report import paper
 
 
 def settings_json(config):

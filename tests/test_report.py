@@ -1,5 +1,6 @@
-"""The page of a run: what stands in it, for finished, unfinished and reduced runs."""
+"""The page of a run and the records it is made from, for finished, unfinished, reduced and foreign runs."""
 
+import html
 import json
 import random
 import re
@@ -12,18 +13,20 @@ import pytest
 from experiments import report as command
 from ofav2_jax.report import page as report
 from ofav2_jax.report import pictures
-from ofav2_jax.report.records import read_run
+from ofav2_jax.report.records import EpochRecord, read_run
+from ofav2_jax.report.svg import identifier
+from ofav2_jax.run.run_info import write_run_info
 from tests.helpers.synthetic import write_run
 
 _VOID = {"meta", "link", "br", "img", "hr", "input"}
 
 
 class Page(HTMLParser):
-    """Checks nesting and collects what tests ask for."""
+    """Checks the nesting of a page's elements and collects its figures, links, identifiers, tags and attributes."""
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.figures, self.links, self.ids, self.tags = [], [], [], [], set()
+        self.open, self.figures, self.links, self.ids, self.tags, self.attributes = [], [], [], [], set(), set()
         self.feed(text)
         self.close()
         assert self.open == []
@@ -31,6 +34,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         self.tags.add(tag)
+        self.attributes |= set(attrs)
         self.links += [value for name, value in attrs.items() if name.split(":")[-1] in ("src", "href", "action")]
         if "id" in attrs:
             self.ids.append(attrs["id"])
@@ -49,14 +53,14 @@ class Page(HTMLParser):
 
 
 def text_of(page):
-    """What a reader sees, in one line."""
+    """The text of a page without its pictures, as one line."""
     page = re.sub(r"<(style|svg).*?</\1>", "", page, flags=re.DOTALL)
     return " ".join(re.sub(r"<[^>]*>", " ", page).split())
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """One page each of a finished parallel early-exit run and of reduced, unfinished and hardly started others."""
+    """Directory and page of four runs: finished, reduced and unfinished, just started, and with one finished phase."""
     root = tmp_path_factory.mktemp("runs")
     write_run(root / "finished", "ee_d", width_multiplier=1.2)
     write_run(root / "reduced", "se_p", finished=5, epochs=2, data__num_classes=20)
@@ -130,18 +134,86 @@ def test_the_same_run_gives_the_same_page(runs):
 
 def test_names_are_escaped(tmp_path):
     run = write_run(tmp_path / "run", "se_d", finished=0, name="<script>alert(1)</script>")
-    report.write_run_info(run, ["eps", "<b>&"])
+    write_run_info(run, ["eps", "<b>&"])
     text = report.write_report(run).read_text()
     assert "<script" not in text and "<b>" not in text
     assert "eps '&lt;b&gt;&amp;'" in text.replace("&#x27;", "'")
 
 
+# Would end an attribute, a comment or an element, or start a formula of matplotlib's.
+HOSTILE = """"'--!></i><script>&$\\frac{$"""
+
+
+def rename_phase(run, old, new):
+    """Gives a phase another name, in all files of a run directory."""
+    settings = json.loads((run / "settings.json").read_text())
+    for index, phase in enumerate(settings["phases"]):
+        if phase["name"] == old:
+            phase["name"] = new
+            target = run / "phases" / f"{index:02d}-{new}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (run / "phases" / f"{index:02d}-{old}").rename(target)
+    (run / "settings.json").write_text(json.dumps(settings))
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    records = [record | {"phase": new if record["phase"] == old else record["phase"]} for record in records]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def replace_texts(value):
+    """Replaces every string in a JSON value by a hostile one; keys and numbers stay."""
+    if isinstance(value, dict):
+        return {key: replace_texts(inner) for key, inner in value.items()}
+    return HOSTILE if isinstance(value, str) else value
+
+
+def test_nothing_from_a_file_becomes_markup(runs, tmp_path):
+    run = write_run(tmp_path / "run", "se_p", finished=2, epochs=1)
+    rename_phase(run, "full", HOSTILE)
+    rename_phase(run, "kernel", f"kernel {HOSTILE}")
+    result = run / "phases" / f"01-kernel {HOSTILE}" / "result.json"
+    kernel = json.loads(result.read_text())
+    # Repeated, because the picture of the choices needs 20 subnets.
+    kernel["subnets"] = [subnet | {"expand": f"{HOSTILE} {subnet['kernel']}"} for subnet in kernel["subnets"] * 3]
+    result.write_text(json.dumps(kernel))
+    write_run_info(run, ["eps", HOSTILE])
+    info = replace_texts(json.loads((run / "run.json").read_text()))
+    info["versions"][HOSTILE] = info["machine"][HOSTILE] = HOSTILE
+    (run / "run.json").write_text(json.dumps(info | {"resumed": [info | {"versions": {HOSTILE: HOSTILE}}]}))
+    (run / "results.json").write_text(json.dumps({"seconds": {HOSTILE: 1.0}, "params_sha256": HOSTILE}))
+    settings = json.loads((run / "settings.json").read_text())
+    settings |= {field: HOSTILE for field in ("name", "teacher", "seed", "width_multiplier", "batch_size", "engine")}
+    settings |= {"resolutions": [HOSTILE], "recipe": settings["recipe"] | {HOSTILE: HOSTILE}}
+    settings["data"] = {field: HOSTILE for field in settings["data"]}
+    (run / "settings.json").write_text(json.dumps(settings))
+
+    text = report.write_report(run).read_text(encoding="utf-8")
+    page, ordinary = Page(text), Page(runs["reduced"][1])
+    assert "<script" not in text
+    assert len(page.figures) == 7
+    # The file's text adds neither elements nor attributes, also in the pictures.
+    assert page.tags <= ordinary.tags and page.attributes <= ordinary.attributes
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+", figure) for figure in page.figures)
+    assert len(page.ids) == len(set(page.ids))
+    for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        ElementTree.fromstring(svg)
+    # And a reader sees it as it is in the file.
+    assert f"{HOSTILE} 1 0" in html.unescape(text_of(text))
+
+
+def test_identifiers_differ_where_texts_differ():
+    assert identifier("phase-height-2") == "phase-height-2"
+    assert identifier("a<b") == "a_3c_b"
+    texts = ["a<", "a>", "a_3c_", "a 3c ", "a-3c-", "a", "A", "\N{LATIN SMALL LETTER E WITH ACUTE}", ""]
+    assert len({identifier(text) for text in texts}) == len(texts)
+    assert all(re.fullmatch("[A-Za-z0-9_-]*", identifier(text)) for text in texts)
+
+
 def test_run_info_keeps_the_first_start_and_appends_the_others(tmp_path):
     run = write_run(tmp_path / "run", "se_d", finished=0)
     assert "were not recorded" in report.write_report(run).read_text()
-    report.write_run_info(run, ["python", "-m", "experiments.eps", "--workdir=a b"])
-    report.write_run_info(run, ["second"])
-    report.write_run_info(run, ["third"])
+    write_run_info(run, ["python", "-m", "experiments.eps", "--workdir=a b"])
+    write_run_info(run, ["second"])
+    write_run_info(run, ["third"])
     info = json.loads((run / "run.json").read_text())
     assert info["command"] == "python -m experiments.eps '--workdir=a b'"
     assert [start["command"] for start in info["resumed"]] == ["second", "third"]
@@ -154,11 +226,11 @@ def test_run_info_keeps_the_first_start_and_appends_the_others(tmp_path):
 
 def test_versions_that_changed_on_the_way_are_shown(tmp_path):
     run = write_run(tmp_path / "run", "se_d", finished=0)
-    report.write_run_info(run, ["first"])
+    write_run_info(run, ["first"])
     info = json.loads((run / "run.json").read_text())
     info["versions"]["jax"] = "0.0.7"
     (run / "run.json").write_text(json.dumps(info))
-    report.write_run_info(run, ["second"])
+    write_run_info(run, ["second"])
     text = text_of(report.write_report(run).read_text())
     assert "0.0.7" in text and text.count("Since it was resumed") == 1
 
@@ -200,6 +272,51 @@ def test_an_unfinished_last_line_of_metrics_is_left_out(tmp_path):
     assert read_run(run).metrics == before
 
 
+def test_a_record_and_its_json_are_inverse():
+    record = EpochRecord(20, "kernel", 2, 1.5, 40.0, 0.03, 99.5, 50.0)
+    assert EpochRecord.from_json(json.loads(json.dumps(record.as_json()))) == record
+    assert EpochRecord.from_json(record.as_json() | {"unknown": None}) == record
+
+
+def test_records_of_older_versions_give_the_same_page(runs, tmp_path):
+    path, page = runs["reduced"]
+    old = shutil.copytree(path, tmp_path / "old")
+    records = [json.loads(line) for line in (old / "metrics.jsonl").read_text().splitlines()]
+    for record in records:
+        record["top1"] = record.pop("train_top1") / 100
+    (old / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert read_run(old).metrics == read_run(path).metrics
+    assert report.write_report(old).read_text() == page
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"loss": None}, "loss=None is not a number"),
+        ({"loss": float("nan")}, "loss=nan is not a number"),
+        ({"epoch": 1.0}, "epoch=1.0 is not an int"),
+        ({"step": True}, "step=True is not an int"),
+        ({"phase": 3}, "phase=3 is not a str"),
+        ({"train_top1": "x"}, "train_top1='x' is not a number"),
+    ],
+)
+def test_lines_of_metrics_that_are_no_records_are_named(tmp_path, runs, change, said):
+    run = shutil.copytree(runs["one"][0], tmp_path / "run")
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    lines[1] = json.dumps(json.loads(lines[1]) | change)
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=re.escape(f"metrics.jsonl cannot be read: line 2: {said}")):
+        read_run(run)
+
+
+@pytest.mark.parametrize("line, said", [("[]", "not a JSON object"), ('{"step": 1}', "'phase' is missing")])
+def test_lines_of_metrics_without_the_fields_are_named(tmp_path, runs, line, said):
+    run = shutil.copytree(runs["one"][0], tmp_path / "run")
+    (run / "metrics.jsonl").write_text(f"{line}\n")
+    with pytest.raises(ValueError, match=f"line 1: .*{said}"):
+        read_run(run)
+
+
 def test_command(runs, capsys):
     path = runs["one"][0]
     assert command.main([str(path)]) == 0
@@ -214,7 +331,7 @@ def test_command(runs, capsys):
         ("settings.json", "[]", "does not hold a JSON object"),
         ("settings.json", '{"name": "x"}', "network, width_multiplier, seed"),
         ("phases/00-full/result.json", '{"avg": 1}', "'best' is missing"),
-        ("metrics.jsonl", "nonsense\n", "cannot be read"),
+        ("metrics.jsonl", "nonsense\n", "cannot be read: line 1"),
         ("run.json", "nonsense", "cannot be read"),
     ],
 )

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from ofav2_jax import SearchSpace, Subnet, SuperNet
-from ofav2_jax.settings.recipe import Augmentation
 from ofav2_jax.data.digits import load_digits
 from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.packing import DECAYED, OTHERS
 from ofav2_jax.run.run import initial_params
 from ofav2_jax.runtime.feed import ResidentImages, StreamedImages
-from ofav2_jax.runtime.sharding import replicate
 from ofav2_jax.runtime.programs import Programs
+from ofav2_jax.runtime.sharding import replicate
+from ofav2_jax.settings.recipe import Augmentation
 from ofav2_jax.train.step import ENGINES, Recipe, Steps, update
 from tests.helpers import recorded
 from tests.helpers.programs import quick_jit

@@ -7,6 +7,7 @@ import pytest
 
 from experiments import tables
 from ofav2_jax.report.records import read_run
+from ofav2_jax.report.tables import as_text, build_tables
 from tests.helpers.synthetic import write_run
 
 
@@ -77,7 +78,7 @@ def test_phases_to_come_leave_their_cells_open(found):
 def test_level_1_alone_does_not_fill_the_column(tmp_path):
     run = read_run(write_run(tmp_path / "run", "ee_p", finished=3))
     assert "level-1" in run.results
-    columns = row(tables.build_tables([run])[0], "ee_p")["runs"][0]["columns"]
+    columns = row(build_tables([run])[0], "ee_p")["runs"][0]["columns"]
     assert columns["kernel"] is not None and columns["level"] is None
 
 
@@ -92,10 +93,10 @@ def test_reduced_runs_are_marked_with_what_differs(found, written):
 
 def test_numbers_about_other_images_are_not_subtracted(tmp_path):
     run = read_run(write_run(tmp_path / "run", "se_d", finished=1, data__dataset="cifar10"))
-    table = tables.build_tables([run])[0]
+    table = build_tables([run])[0]
     cell = row(table, "se_d")["runs"][0]["columns"]["resolution"]
     assert cell["avg"] > 0 and cell["avg_difference"] is None
-    assert "difference" not in tables.as_text([table])
+    assert "difference" not in as_text([table])
 
 
 def test_other_width_multipliers_stand_without_the_papers_numbers(found, written):
@@ -106,7 +107,7 @@ def test_other_width_multipliers_stand_without_the_papers_numbers(found, written
 
 
 def test_text_lines_up(root):
-    text = tables.as_text(tables.build_tables([read_run(root / "a"), read_run(root / "b")]))
+    text = as_text(build_tables([read_run(root / "a"), read_run(root / "b")]))
     lines = text.split("\n\n")[0].splitlines()[1:]
     header = lines[0]
     end = header.index("kernel") + len("kernel")
@@ -137,15 +138,36 @@ def test_markdown_tables_are_rectangular(written):
     assert {line.count("|") for line in lines} == {10}
 
 
-def test_bad_directories_are_named_and_nothing_is_written(root, tmp_path, capsys):
-    (tmp_path / "empty").mkdir()
+def test_what_is_no_run_is_named_and_skipped(root, tmp_path, capsys):
+    (tmp_path / "stray.txt").write_text("notes")
+    # A dry run leaves an empty directory.
+    (tmp_path / "dry").mkdir()
     broken = write_run(tmp_path / "broken", "se_d", finished=1)
     (broken / "settings.json").write_text("{")
     out = tmp_path / "out"
-    assert tables.main([str(root / "a"), str(tmp_path / "empty"), str(broken), f"--out={out}"]) == 2
+    others = [tmp_path / "stray.txt", tmp_path / "dry", broken, tmp_path / "missing"]
+    assert tables.main([str(others[0]), str(root / "a"), *map(str, others[1:]), f"--out={out}"]) == 0
     printed = capsys.readouterr()
     lines = printed.err.splitlines()
-    assert len(lines) == 2 and "empty" in lines[0] and "broken" in lines[1]
+    assert len(lines) == len(others)
+    for line, path in zip(lines, others):
+        assert line.startswith(f"skipped: {path}")
+    assert tables.main([str(root / "a"), f"--out={tmp_path / 'alone'}"]) == 0
+    alone = capsys.readouterr()
+    assert alone.err == "" and alone.out.replace(str(tmp_path / "alone"), str(out)) == printed.out
+    for kind in ("md", "csv", "json"):
+        assert (out / f"tables.{kind}").read_text() == (tmp_path / "alone" / f"tables.{kind}").read_text()
+    assert sorted(path.name for path in out.iterdir()) == ["tables.csv", "tables.json", "tables.md"]
+
+
+def test_without_any_run_nothing_is_written(tmp_path, capsys):
+    (tmp_path / "stray.txt").write_text("notes")
+    (tmp_path / "dry").mkdir()
+    out = tmp_path / "out"
+    assert tables.main([str(tmp_path / "stray.txt"), str(tmp_path / "dry"), f"--out={out}"]) == 2
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert len(lines) == 3 and "stray.txt" in lines[0] and "dry" in lines[1] and lines[2].startswith("error: ")
     assert printed.out == "" and not out.exists()
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from experiments.settings import settings_from_config
+from experiments.config import settings_from_config
 from ofav2_jax.data.digits import load_digits
 from ofav2_jax.run import run as train
 from tests.configs.tiny import get_config

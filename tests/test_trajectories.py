@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ofav2_jax import Choices, Subnet, SuperNet
+from ofav2_jax import Choices, Dataset, Settings, Subnet, SuperNet
 from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.model.torch_weights import load_torch, to_torch
-from ofav2_jax.run.run import TrainState, _arrays_at_start
+from ofav2_jax.run.assembly import assemble
+from ofav2_jax.run.progress import Progress, arrays_at_start
 from ofav2_jax.runtime.feed import Images
 from ofav2_jax.runtime.sharding import replicate, shard
-from ofav2_jax.runtime.programs import Programs
-from ofav2_jax.train.step import MaskedEngine, Recipe, Steps
+from ofav2_jax.settings.recipe import Evaluation, Recipe
+from ofav2_jax.train import step as train_step
+from ofav2_jax.train.step import StepInputs
 from tests.helpers.programs import masked, masked_recalibrate
 from tests.helpers.reference import FULL, assert_close, name_of
 
@@ -28,13 +30,6 @@ _RECORDED = FULL / "trajectories"
 _RESOLUTION = 48
 # Relative to a parameter's norm; the replay that was made together with the numbers agreed to 4e-14.
 _TOLERANCE = 1e-9
-
-
-class AsTheyAre(Steps):
-    """The recorded images are normalised already: nothing is done to them."""
-
-    def batch(self, data, indices, keys, resolution):
-        return data.images[indices], data.labels[indices]
 
 
 class Replay:
@@ -46,29 +41,40 @@ class Replay:
         self.inputs = dict(np.load(_RECORDED / "inputs.npz"))
         self.net = SuperNet(network, 0.25, 10, dtype=jnp.float64)
         self.devices = jax.devices()[:1]
-        self.recipe = Recipe(dropout_full=0.0, dropout_rate=0.0)
+        settings = Settings.paper(
+            network,
+            batch_size=8,
+            resolutions=(_RESOLUTION,),
+            recipe=Recipe(dropout_full=0.0, dropout_rate=0.0),
+            evaluation=Evaluation(recalibration_images=8, recalibration_batch_size=8),
+        )
+        labels, indices = self.inputs["labels"], np.arange(len(self.inputs["labels"]))
+        splits = {"train": indices, "validation": indices, "test": indices}
         neutral = Normalisation((0.0,) * 3, (1.0,) * 3)
-        self.steps = AsTheyAre(self.net, self.recipe, neutral, self.devices, Programs([_RESOLUTION]))
-        self.engine = MaskedEngine(self.steps)
-        self.unpack = jax.jit(self.steps.packing.unpack)
+        # Its images are not used: the recorded ones are normalised already, see `_as_they_are`.
+        dataset = Dataset("recorded", np.zeros((len(labels), 48, 48, 3), np.uint8), labels, splits, 10, neutral)
+        parts = assemble(settings, dataset, self.devices, net=self.net)
+        self.recipe, self.step_of, self.unpack = settings.recipe, parts.engine, jax.jit(parts.step.packing.unpack)
         weights = load_file(_RECORDED.parent / f"{name_of(network)}.safetensors")
         self.params = load_torch({name: v.astype(np.float64) for name, v in weights.items()}, self.net)["params"]
-        images = Images(self.inputs["images"].astype(np.float64), self.inputs["labels"])
-        self.data = replicate(images, self.devices)
+        self.images = replicate(Images(self.inputs["images"].astype(np.float64), labels), self.devices)
 
     def start(self, params, width_phase):
-        arrays = replicate(_arrays_at_start(params, self.net, self.recipe, width_phase), self.devices)
-        return TrainState(arrays["params"], arrays["opt_state"])
+        arrays = arrays_at_start(params, self.net, self.recipe, width_phase)
+        return Progress.at_start(0, replicate(arrays, self.devices)).state
 
     def step(self, state, teacher, recorded):
-        common = (
-            share(np.array(recorded["batch"], np.int32)[None], self.devices),
-            *(jax.random.key(0), recorded["rate"], _RESOLUTION),
+        subnets = recorded["subnets"]
+        choices = None if subnets is None else Choices.stack([Subnet.parse(text) for text in subnets])
+        inputs = StepInputs(
+            images=self.images,
+            indices=shard(np.array(recorded["batch"], np.int32)[None], self.devices),
+            key=jax.random.key(0),
+            learning_rate=jnp.float32(recorded["rate"]),
+            teacher=None if choices is None else teacher,
+            choices=choices,
         )
-        if recorded["subnets"] is None:
-            return self.steps.full_step(state, self.data, *common)
-        choices = Choices.stack([Subnet.parse(text) for text in recorded["subnets"]])
-        return self.engine.step(state, teacher, self.data, choices, *common)
+        return self.step_of(state, inputs, _RESOLUTION)
 
     def compare(self, params, key):
         """Holds sum, norm and an inner product of every parameter against the recorded ones."""
@@ -104,11 +110,17 @@ class Replay:
         return len(recorded)
 
 
+def _as_they_are(images, keys, resolution, augmentation, normalisation):
+    """Instead of `train_images`: the recorded images are cropped and normalised already."""
+    return images
+
+
 @pytest.mark.skipif(not _RECORDED.is_dir(), reason=f"no recorded trajectories at ../{'/'.join(_RECORDED.parts[-3:])}")
 @pytest.mark.parametrize(
     "network", ["ee_d", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ee_dp", "ofa_mbv3"))]
 )
-def test_training_goes_the_way_of_the_reference(network):
+def test_training_goes_the_way_of_the_reference(network, monkeypatch):
+    monkeypatch.setattr(train_step.augment, "train_images", _as_they_are)
     with jax.enable_x64(True):
         replay, num_steps = Replay(network), 0
         for index in range(len(replay.told["phases"])):

@@ -26,12 +26,22 @@ class Request:
     archive: str | os.PathLike | None
 
 
-def _digits(request: Request) -> Dataset:
+def require_allowed(request: Request) -> None:
+    """Refuses what a source cannot give, as far as that is known without its data.
+
+    Raises:
+        ValueError: naming the field, the value and what is allowed.
+    """
+    if request.name != DIGITS:
+        return
     for field in ("archive", "data_dir", "num_classes"):
         if getattr(request, field) is not None:
             raise ValueError(f"data.{field}={getattr(request, field)!r} is not allowed: the digits have no such choice")
     if request.base_resolution not in (None, DIGITS_RESOLUTION):
         refuse("data.base_resolution", request.base_resolution, f"{DIGITS_RESOLUTION}, the size of the digits")
+
+
+def _digits(request: Request) -> Dataset:
     return load_digits(request.seed)
 
 
@@ -83,6 +93,7 @@ def load_dataset(
     if max_test_images is not None:
         require_positive("data.max_test_images", max_test_images)
     request = Request(name, seed, base_resolution, num_classes, data_dir, archive)
+    require_allowed(request)
     dataset = SOURCES.get(name, _tfds)(request)
     return dataset if max_test_images is None else _with_fewer_test_images(dataset, max_test_images)
 

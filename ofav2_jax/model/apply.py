@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.subnet import Subnet
-from ofav2_jax.model.supernet import SuperNet, Variables, check_images
+from ofav2_jax.model.supernet import SuperNet, Variables, check_images, variable_shapes
 
 
 @functools.partial(jax.jit, static_argnames=("net", "subnet", "train", "all_exits"))
@@ -23,9 +23,18 @@ def _apply_traced(net, variables, images, choices, train):
     return net.apply(variables, images, choices, train=train)
 
 
-@functools.partial(jax.jit, static_argnames=("net", "subnet"))
-def _batch_statistics(net, variables, images, subnet):
-    _, updated = net.apply(variables, images, subnet, train=True, mutable=["batch_stats"])
+@functools.partial(jax.jit, static_argnames=("net", "choices"))
+def _static_statistics(net, variables, images, choices):
+    return _statistics(net, variables, images, choices)
+
+
+@functools.partial(jax.jit, static_argnames="net")
+def _traced_statistics(net, variables, images, choices):
+    return _statistics(net, variables, images, choices)
+
+
+def _statistics(net, variables, images, choices):
+    _, updated = net.apply(variables, images, choices, train=True, mutable=["batch_stats"])
     return updated["batch_stats"]
 
 
@@ -34,7 +43,7 @@ def forward(net: SuperNet, variables: Variables, images: jax.Array, subnet: Subn
 
     Args:
         net: the supernet (static).
-        variables: {"params", "batch_stats"} of the supernet.
+        variables: {"params", "batch_stats"} of the supernet; with `train`, "params" suffice.
         images: float [B, H, W, 3], normalised.
         subnet: which subnet (static: another one compiles another program).
         train: use the batch's own statistics instead of `batch_stats` (static).
@@ -47,6 +56,7 @@ def forward(net: SuperNet, variables: Variables, images: jax.Array, subnet: Subn
     """
     check_images(images)
     SearchSpace(net).check(subnet)
+    _require_statistics(variables, train)
     return _apply_static(net, variables, images, subnet, train, False)
 
 
@@ -65,6 +75,7 @@ def forward_exits(
     SearchSpace(net).check(subnet)
     if not net.spec.early_exits:
         raise ValueError(f"network={net.network!r} has a single exit: use forward")
+    _require_statistics(variables, train)
     return _apply_static(net, variables, images, subnet, train, True)
 
 
@@ -84,19 +95,20 @@ def forward_masked(
         float32 [S, B, classes].
     """
     check_images(images)
-    for subnet in subnets:
-        SearchSpace(net).check(subnet)
-    return _apply_traced(net, variables, images, Choices.stack(subnets), train)
+    choices = _required_choices(net, subnets)
+    _require_statistics(variables, train)
+    return _apply_traced(net, variables, images, choices, train)
 
 
 def recalibrate(net: SuperNet, variables: Variables, batches: Iterable[jax.Array], subnet: Subnet) -> dict[str, Any]:
-    """Recomputes the batch-norm statistics of one subnet.
+    """Recomputes the batch-norm statistics of one subnet, in a program that contains this subnet and nothing else.
 
     Args:
         net: the supernet.
-        variables: its variables.
+        variables: its {"params"}, with "batch_stats" or without.
         batches: image batches float [B, H, W, 3]; their sizes may differ.
-        subnet: whose statistics; those of inactive channels and layers stay as they are.
+        subnet: whose statistics; those of inactive channels and layers stay as they are (mean 0 and variance 1 where
+            there are none).
 
     Returns:
         `variables` with the means over the batches, weighted by their sizes, of batch mean and biased batch
@@ -106,13 +118,69 @@ def recalibrate(net: SuperNet, variables: Variables, batches: Iterable[jax.Array
         ValueError: if there is no batch, or for images or a subnet that `forward` would refuse.
     """
     SearchSpace(net).check(subnet)
+    return _recalibrated(_static_statistics, net, variables, batches, subnet)
+
+
+def recalibrate_masked(
+    net: SuperNet, variables: Variables, batches: Iterable[jax.Array], subnets: Sequence[Subnet]
+) -> dict[str, Any]:
+    """Recomputes the batch-norm statistics of S subnets, in one program that serves any S subnets.
+
+    Args:
+        net: the supernet.
+        variables: its {"params"}, with "batch_stats" or without.
+        batches: image batches float [B, H, W, 3]; their sizes may differ.
+        subnets: S subnets.
+
+    Returns:
+        `variables` for `forward_masked` with the same subnets: `batch_stats` whose entries are [S, C] (with a leading
+        axis over the levels 2 to 4 of a stage), or [C] before the first choice.
+
+    Raises:
+        ValueError: if there is no batch, or for images or subnets that `forward_masked` would refuse.
+    """
+    choices = _required_choices(net, subnets)
+    # Statistics of other subnets would have another shape.
+    return _recalibrated(_traced_statistics, net, {"params": variables["params"]}, batches, choices)
+
+
+def _recalibrated(statistics, net, variables, batches, choices):
+    if "batch_stats" not in variables:
+        variables = {**variables, "batch_stats": _neutral_statistics(net)}
     total, num_images = None, 0
-    for images in batches:
-        check_images(images)
+    for images in _required_batches(batches):
         weight = len(images)
-        stats = jax.tree.map(lambda v: v * weight, _batch_statistics(net, variables, images, subnet))  # noqa: B023
+        stats = jax.tree.map(lambda v: v * weight, statistics(net, variables, images, choices))  # noqa: B023
         total = stats if total is None else jax.tree.map(jnp.add, total, stats)
         num_images += weight
     if total is None:
         raise ValueError("batches is empty: give at least one batch of images")
     return {**variables, "batch_stats": jax.tree.map(lambda v: v / num_images, total)}
+
+
+def _neutral_statistics(net):
+    """Those that a network starts with: mean 0, variance 1."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: (jnp.zeros if path[-1].key == "mean" else jnp.ones)(leaf.shape, leaf.dtype),
+        variable_shapes(net)["batch_stats"],
+    )
+
+
+def _required_batches(batches):
+    if hasattr(batches, "ndim"):
+        raise ValueError(f"batches has shape {batches.shape}, which is not allowed: it must be a list of image batches")
+    for images in batches:
+        check_images(images)
+        yield images
+
+
+def _required_choices(net, subnets):
+    choices, space = Choices.stack(subnets), SearchSpace(net)
+    for subnet in subnets:
+        space.check(subnet)
+    return choices
+
+
+def _require_statistics(variables, train):
+    if not train and "batch_stats" not in variables:
+        raise ValueError("variables has no batch_stats: recalibrate the subnet first, or run it with train=True")

@@ -114,6 +114,7 @@ class BatchNorm(Layer):
         if value.shape[1] == 1:
             value = value[:, 0]
             if value.shape[0] < self.features:
+                # Inactive channels keep the statistics that they have.
                 value = self.get_variable("batch_stats", name).at[: value.shape[0]].set(value)
         else:
             value = value.T

@@ -1,5 +1,6 @@
 """Sorting the supernet's channels by importance, so that narrow subnets use the important ones."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from ofav2_jax.model.supernet import SuperNet, Variables
 
 # The second width phase keeps apart the channels that the first one made optional.
 _KEPT_EXPAND = {1: None, 2: 4}
+_BLOCK = "inverted_bottleneck"
 
 
 def sort_channels(net: SuperNet, variables: Variables, width_phase: int) -> dict[str, Any]:
@@ -24,12 +26,12 @@ def sort_channels(net: SuperNet, variables: Variables, width_phase: int) -> dict
 
     Args:
         net: the supernet.
-        variables: its {"params", "batch_stats"}.
+        variables: its {"params"}, with "batch_stats" or without.
         width_phase: 1 sorts all channels. 2 sorts the channels within the width of expand ratio 4 and those
             beyond it, which stay behind, each by themselves.
 
     Returns:
-        `variables` with permuted channels, batch-norm statistics included.
+        `variables` with permuted channels, batch-norm statistics included where there are any.
 
     Raises:
         ValueError: if `width_phase` is not 1 or 2.
@@ -37,27 +39,28 @@ def sort_channels(net: SuperNet, variables: Variables, width_phase: int) -> dict
     if type(width_phase) is not int or width_phase not in _KEPT_EXPAND:
         raise ValueError(f"width_phase={width_phase!r} is not allowed: it must be 1 or 2")
     expand = _KEPT_EXPAND[width_phase]
-    sorted_variables = {name: dict(variables[name]) for name in ("params", "batch_stats")}
+    result = {name: dict(variables[name]) for name in ("params", "batch_stats") if name in variables}
     for stage in range(NUM_STAGES):
         name = f"stage_{stage + 1}"
-        params, stats = dict(variables["params"][name]), dict(variables["batch_stats"][name])
-        for first_level, part, sort in ((0, FIRST_LEVEL, _sort_block), (1, STACKED_LEVELS, _sort_stacked_blocks)):
-            in_channels = net.channels.level_input(stage, first_level)
-            boundary = 0 if expand is None else middle_width(in_channels, expand)
-            block, block_stats = sort(params[part]["inverted_bottleneck"], stats[part]["inverted_bottleneck"], boundary)
-            params[part] = {**params[part], "inverted_bottleneck": block}
-            stats[part] = {**stats[part], "inverted_bottleneck": block_stats}
-        sorted_variables["params"][name] = params
-        sorted_variables["batch_stats"][name] = stats
-    return {**variables, **sorted_variables}
+        for collection in result.values():
+            collection[name] = dict(collection[name])
+        for level, part in ((0, FIRST_LEVEL), (1, STACKED_LEVELS)):
+            boundary = 0 if expand is None else middle_width(net.channels.level_input(stage, level), expand)
+            block = {key: collection[name][part][_BLOCK] for key, collection in result.items()}
+            sort = functools.partial(_sorted_block, boundary=boundary)
+            for key, values in (jax.vmap(sort) if part == STACKED_LEVELS else sort)(block).items():
+                result[key][name][part] = {**result[key][name][part], _BLOCK: values}
+    return {**variables, **result}
 
 
-def _sort_stacked_blocks(params, stats, boundary):
-    return jax.vmap(_sort_block, in_axes=(0, 0, None))(params, stats, boundary)
+def _sorted_block(block: Mapping[str, Any], boundary: int) -> dict[str, Any]:
+    """One inverted bottleneck with sorted channels; those from `boundary` on are a group of their own.
 
-
-def _sort_block(params: Mapping[str, Any], stats: Mapping[str, Any], boundary: int):
-    """Sorts one inverted bottleneck; the channels from `boundary` on are a group of their own."""
+    Args:
+        block: its variables by collection, "params" and perhaps "batch_stats".
+        boundary: where the second group begins.
+    """
+    params = block["params"]
     importance = jnp.sum(jnp.abs(params["project"]["kernel"]), axis=1)
     order = jnp.concatenate([_descending(importance[:boundary]), boundary + _descending(importance[boundary:])])
 
@@ -65,11 +68,10 @@ def _sort_block(params: Mapping[str, Any], stats: Mapping[str, Any], boundary: i
         # Middle channels are the last axis of everything but the project kernel and SE's reduce kernel.
         return jax.tree.map(lambda leaf: leaf[..., order], tree)
 
-    depthwise = {**params["depthwise"], "kernel": params["depthwise"]["kernel"][..., order]}
     moved = {
         "expand": take(params["expand"]),
         "expand_bn": take(params["expand_bn"]),
-        "depthwise": depthwise,
+        "depthwise": {**params["depthwise"], "kernel": take(params["depthwise"]["kernel"])},
         "depthwise_bn": take(params["depthwise_bn"]),
         "project": {"kernel": params["project"]["kernel"][order]},
     }
@@ -80,8 +82,11 @@ def _sort_block(params: Mapping[str, Any], stats: Mapping[str, Any], boundary: i
             "reduce": {"kernel": reduce["kernel"][order][:, units], "bias": reduce["bias"][units]},
             "expand": {"kernel": expand["kernel"][units], "bias": expand["bias"]},
         }
-    moved_stats = {name: take(stats[name]) for name in ("expand_bn", "depthwise_bn")}
-    return {**params, **moved}, {**stats, **moved_stats}
+    result = {"params": {**params, **moved}}
+    if "batch_stats" in block:
+        stats = block["batch_stats"]
+        result["batch_stats"] = {**stats, **{name: take(stats[name]) for name in ("expand_bn", "depthwise_bn")}}
+    return result
 
 
 def _descending(importance: jax.Array) -> jax.Array:

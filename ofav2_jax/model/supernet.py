@@ -149,7 +149,7 @@ class SuperNet(nn.Module):
         return result[..., 0, :, :] if static else result
 
     def _dropout_mask(self, keys, keep_rate):
-        """Which features the exits keep, bool [features, S, B]. One draw serves all exits; each uses its leading part."""
+        """Which features the exits keep, bool [features, S, B]; each exit uses the leading ones."""
         shape = (max(self.channels.exits[stage][1] for stage in self.exit_stages),)
         draw = functools.partial(jax.random.bernoulli, p=keep_rate, shape=shape)
         return jnp.moveaxis(jax.vmap(jax.vmap(draw))(keys), -1, 0)
@@ -161,10 +161,14 @@ def check_images(images: jax.Array) -> None:
     Raises:
         ValueError: unless `images` is [B, H, W, 3].
     """
+    if not hasattr(images, "ndim"):
+        raise ValueError(f"images is a {type(images).__name__}, which is not allowed: it must be an array [B, H, W, 3]")
     if images.ndim != 4:
         raise ValueError(f"images have shape {images.shape}, which is not allowed: they must be [B, H, W, 3]")
     if images.shape[-1] != 3:
         raise ValueError(f"images have {images.shape[-1]} channels, which is not allowed: they must be [B, H, W, 3]")
+    if not len(images):
+        raise ValueError(f"images have shape {images.shape}, which is not allowed: there must be at least one")
 
 
 @functools.partial(jax.jit, static_argnames=("net", "subnet"))

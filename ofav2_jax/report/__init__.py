@@ -1,1 +1,1 @@
-"""What a run came to: records, tables, pictures, a page."""
+"""Reads run directories and shows them: as records, as the paper's tables, as a page with pictures."""

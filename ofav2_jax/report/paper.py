@@ -1,28 +1,21 @@
-"""The numbers of the paper's Tables IV and V, and whether a run can be held against them."""
+"""The numbers of the paper's Tables IV and V, and a check whether a run can be compared with them."""
 
-import dataclasses
 import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ofav2_jax.settings.recipe import Augmentation
-from ofav2_jax.model.network import network_spec
+from ofav2_jax import files
+from ofav2_jax.model.network import CHOICES, network_spec
 from ofav2_jax.settings.phases import paper_phases
-from ofav2_jax.train.step import Recipe
+from ofav2_jax.settings.recipe import Augmentation
+from ofav2_jax.settings.settings import Settings
 
 Cell = dict[str, float]
 
-# A column for each elastic choice, by the name that `Phase.unlocks` gives it.
-COLUMNS = {
-    "": "resolution",
-    "kernel": "kernel",
-    "level": "level",
-    "height": "height",
-    "depth": "depth",
-    "expand": "width",
-}
+# Maps the values of `Phase.unlocks` to the columns of the tables; phase full unlocks nothing.
+COLUMNS = {"": "resolution", **{name: choice.label for name, choice in CHOICES.items()}}
 TABLES = {1.0: "Table IV", 1.2: "Table V"}
 # In the order of the paper's rows.
 ROWS = ("ofa_mbv3", "se_d", "ee_b", "ee_d", "se_p", "se_dp", "ee_p", "ee_dp")
@@ -30,23 +23,20 @@ TEACHERS = ("fixed", "progressive")
 
 DATASET = "tiny_imagenet"
 _NUM_CLASSES = 200
-_BASE_RESOLUTION = 64
-_RESOLUTIONS = [48, 56, 64]
-_BATCH_SIZE = 200
-_RECALIBRATION = {"recalibration_images": 1000, "recalibration_batch_size": 100}
 _PHASE_FIELDS = {"learning_rate": "learning rate", "num_subnets": "subnets per batch"}
 
 
 def paper_row(network: str, width_multiplier: float, teacher: str) -> dict[str, Cell | None]:
-    """One row of Table IV (width multiplier 1.0) or V (1.2).
+    """Returns one row of Table IV (width multiplier 1.0) or Table V (1.2).
 
     Args:
-        network: of Table II.
-        width_multiplier: of the supernet; at any other than those two every cell is None.
+        network: name of one of the networks in Table II.
+        width_multiplier: width multiplier of the supernet; for any other value than those two every cell is None.
         teacher: "fixed" or "progressive".
 
     Returns:
-        For each column "avg" and "best", Tiny ImageNet test top-1 in %; None where the paper has no number.
+        For each column a dictionary with "avg" and "best", the test top-1 on Tiny ImageNet in %, or None where the
+        paper has no number.
 
     Raises:
         ValueError: for an unknown network or teacher.
@@ -61,11 +51,11 @@ def paper_row(network: str, width_multiplier: float, teacher: str) -> dict[str, 
 
 @functools.cache
 def _tables():
-    return json.loads(Path(__file__).with_name("paper_tables.json").read_text())["width_multiplier"]
+    return files.read_json(Path(__file__).with_name("paper_tables.json"))["width_multiplier"]
 
 
 def column_phases(network: str) -> dict[str, str]:
-    """For each column that a network has, the phase whose result stands there: the last one that widens it."""
+    """Maps each column of a network to the phase whose result it shows: the last one that widens that choice."""
     return {COLUMNS[phase.unlocks]: phase.name for phase in paper_phases(network)}
 
 
@@ -78,35 +68,36 @@ def comparable(settings: Mapping[str, Any]) -> list[str]:
     Returns:
         What differs from the paper's setting, a short text each; empty if nothing does.
     """
+    # As JSON has it, where tuples are lists.
+    theirs = json.loads(json.dumps(Settings.paper(settings["network"]).as_json()))
     return [
-        *_data_differences(settings),
-        *_phase_differences(settings),
-        *_recipe_differences(settings),
+        *_data_differences(settings, theirs),
+        *_phase_differences(settings["phases"], theirs["phases"]),
+        *_recipe_differences(settings, theirs),
     ]
 
 
-def _data_differences(settings):
-    data = settings["data"]
+def _data_differences(ours, theirs):
+    data, their_data = ours["data"], theirs["data"]
     if data["dataset"] != DATASET:
         yield f"data set {data['dataset']} instead of Tiny ImageNet"
     elif data["num_classes"] not in (None, _NUM_CLASSES):
         yield f"{data['num_classes']} instead of {_NUM_CLASSES} classes"
-    # Only runs with a reduced test set record this.
+    # Older runs have no such field.
     if data.get("max_test_images") is not None:
         yield f"at most {data['max_test_images']} test images"
-    if data["base_resolution"] != _BASE_RESOLUTION:
-        yield f"images of {data['base_resolution']} instead of {_BASE_RESOLUTION} pixels"
-    if sorted(settings["resolutions"]) != _RESOLUTIONS:
-        yield f"resolutions {_listed(settings['resolutions'])} instead of {_listed(_RESOLUTIONS)}"
-    if settings["width_multiplier"] not in TABLES:
-        yield f"width multiplier {settings['width_multiplier']} instead of {' or '.join(map(str, TABLES))}"
-    if settings["batch_size"] != _BATCH_SIZE:
-        yield f"batches of {settings['batch_size']} instead of {_BATCH_SIZE} images"
+    if data["base_resolution"] != their_data["base_resolution"]:
+        yield f"images of {data['base_resolution']} instead of {their_data['base_resolution']} pixels"
+    if sorted(ours["resolutions"]) != theirs["resolutions"]:
+        yield f"resolutions {_listed(ours['resolutions'])} instead of {_listed(theirs['resolutions'])}"
+    if ours["width_multiplier"] not in TABLES:
+        yield f"width multiplier {ours['width_multiplier']} instead of {' or '.join(map(str, TABLES))}"
+    if ours["batch_size"] != theirs["batch_size"]:
+        yield f"batches of {ours['batch_size']} instead of {theirs['batch_size']} images"
 
 
-def _phase_differences(settings):
-    theirs = {phase.name: dataclasses.asdict(phase) for phase in paper_phases(settings["network"])}
-    ours = {phase["name"]: phase for phase in settings["phases"]}
+def _phase_differences(our_phases, their_phases):
+    ours, theirs = ({phase["name"]: phase for phase in phases} for phases in (our_phases, their_phases))
     if list(ours) != list(theirs):
         yield f"phases {_listed(ours)} instead of {_listed(theirs)}"
         return
@@ -123,18 +114,20 @@ def _phase_differences(settings):
             yield f"{noun} {_listed(texts)}"
 
 
-def _recipe_differences(settings):
-    ours, theirs = map(_flat, (settings["recipe"], json.loads(json.dumps(dataclasses.asdict(Recipe())))))
-    for field, value in theirs.items():
-        if ours.get(field) != value:
-            yield f"{field.replace('_', ' ')} {_plain(ours.get(field))} instead of {_plain(value)}"
-    for field, value in _RECALIBRATION.items():
-        if settings["evaluation"][field] != value:
-            yield f"{field.replace('_', ' ')} {settings['evaluation'][field]} instead of {value}"
-    if settings["engine"] != "masked":
-        yield f"engine {settings['engine']}, which does not sample the whole space"
-    if settings["warmup_learning_rate"] is not None:
-        yield f"warm-up from learning rate {settings['warmup_learning_rate']:g} instead of the phase's own"
+def _recipe_differences(ours, theirs):
+    our_recipe, their_recipe = _flat(ours["recipe"]), _flat(theirs["recipe"])
+    for field, value in their_recipe.items():
+        # A field that older runs do not have had the value that is the paper's.
+        if our_recipe.get(field, value) != value:
+            yield f"{field.replace('_', ' ')} {_plain(our_recipe[field])} instead of {_plain(value)}"
+    for field in ("recalibration_images", "recalibration_batch_size"):
+        value, wanted = ours["evaluation"][field], theirs["evaluation"][field]
+        if value != wanted:
+            yield f"{field.replace('_', ' ')} {value} instead of {wanted}"
+    if ours["engine"] != theirs["engine"]:
+        yield f"engine {ours['engine']}, which does not sample the whole space"
+    if ours["warmup_learning_rate"] is not None:
+        yield f"warm-up from learning rate {ours['warmup_learning_rate']:g} instead of the phase's own"
 
 
 def _flat(recipe):

@@ -1,14 +1,16 @@
-"""Run directories as they are found: settings, results and measurements so far, read without the networks."""
+"""Reads the directory of a run, finished or under way: its settings, and the results and measurements so far."""
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ofav2_jax import files
+from ofav2_jax.checks import is_number
 from ofav2_jax.model.network import network_spec
 from ofav2_jax.settings.phases import Phase
 
-RUN_INFO = "run.json"
 _SETTINGS = (
     *("name", "network", "width_multiplier", "seed", "resolutions", "batch_size", "engine", "teacher"),
     *("warmup_learning_rate", "data", "phases", "recipe", "evaluation"),
@@ -16,24 +18,84 @@ _SETTINGS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class RunRecord:
-    """What a run directory holds, of a finished run or of one that is under way.
+class EpochRecord:
+    """The measurements of one epoch, which are one line of `metrics.jsonl`.
 
     Attributes:
-        directory: where it was read.
-        settings: of `settings.json`.
-        phases: the same phases as in `settings`.
-        results: the `result.json` of each phase that is finished, by the phase's name, in order.
-        metrics: the lines of `metrics.jsonl`, one for each epoch.
-        info: of `run.json`: commands, versions, machine; None if there is none.
-        totals: of `results.json`, which is written last; None before that.
+        step: number of training steps since the start of the run, over all phases.
+        phase: name of the phase.
+        epoch: number of the epoch within its phase, from 1.
+        loss: training loss, averaged over the steps of the epoch and the subnets of each step.
+        train_top1: top-1 on the training batches in %, averaged in the same way.
+        learning_rate: learning rate of the epoch's last step.
+        images_per_s: training images per second.
+        validation_top1: top-1 on the validation split in %, measured at the end of the epoch.
+    """
+
+    step: int
+    phase: str
+    epoch: int
+    loss: float
+    train_top1: float
+    learning_rate: float
+    images_per_s: float
+    validation_top1: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as a dictionary that JSON can hold; `from_json` is the inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "EpochRecord":
+        """Reads a record; keys that it does not know are ignored.
+
+        Args:
+            record: has every attribute as a key. Older versions wrote, instead of `train_top1`, the key `top1` with
+                the accuracy as a fraction in [0, 1]; such records are read as well.
+
+        Raises:
+            ValueError: if a field is missing or has a value of another type; names the field.
+        """
+        if not isinstance(record, Mapping):
+            raise ValueError("it is not a JSON object")
+        values = dict(record)
+        if "train_top1" not in values and is_number(values.get("top1")):
+            values["train_top1"] = 100 * values["top1"]
+        fields = [field.name for field in dataclasses.fields(cls)]
+        for name in fields:
+            if name not in values:
+                raise ValueError(f"{name!r} is missing")
+            value = values[name]
+            if name == "phase":
+                valid, allowed = isinstance(value, str), "a str"
+            elif name in ("step", "epoch"):
+                valid, allowed = type(value) is int, "an int"
+            else:
+                valid, allowed = is_number(value), "a number"
+            if not valid:
+                raise ValueError(f"{name}={value!r} is not {allowed}")
+        return cls(**{name: values[name] for name in fields})
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """The content of a run directory, whether the run is finished or still under way.
+
+    Attributes:
+        directory: the run directory.
+        settings: content of `settings.json`.
+        phases: the phases in `settings`, as objects.
+        results: for each finished phase, by its name and in order, the content of its `result.json`.
+        metrics: the epochs trained so far, in order.
+        info: content of `run.json`: commands, versions, machine; None if the file does not exist.
+        totals: content of `results.json`; None if it does not exist, because the run writes it at its end.
     """
 
     directory: Path
     settings: dict[str, Any]
     phases: tuple[Phase, ...]
     results: dict[str, dict[str, Any]]
-    metrics: list[dict[str, Any]]
+    metrics: list[EpochRecord]
     info: dict[str, Any] | None
     totals: dict[str, Any] | None
 
@@ -42,12 +104,32 @@ def read_run(directory: Path) -> RunRecord:
     """Reads a run directory.
 
     Raises:
-        ValueError: if it is none, or a file in it cannot be read; names the file and the reason.
+        ValueError: if `directory` is no run directory, or if a file in it cannot be read; names the file and the
+            reason.
     """
-    path = directory / "settings.json"
+    settings, phases = _read_settings(directory)
+    results = {}
+    for index, phase in enumerate(phases):
+        result = files.phase_directory(directory, index, phase.name) / files.PHASE_RESULT
+        if result.is_file():
+            results[phase.name] = files.read_json(result, ("avg", "best", "subnets"))
+    info, totals = directory / files.INFO, directory / files.RESULTS
+    return RunRecord(
+        directory=directory,
+        settings=settings,
+        phases=phases,
+        results=results,
+        metrics=_read_metrics(directory / files.METRICS),
+        info=files.read_json(info) if info.is_file() else None,
+        totals=files.read_json(totals) if totals.is_file() else None,
+    )
+
+
+def _read_settings(directory: Path) -> tuple[dict[str, Any], tuple[Phase, ...]]:
+    path = directory / files.SETTINGS
     if not path.is_file():
-        raise ValueError(f"{directory} is not a run directory: there is no settings.json in it")
-    settings = read_json(path)
+        raise ValueError(f"{directory} is not a run directory: there is no {files.SETTINGS} in it")
+    settings = files.read_json(path)
     missing = [name for name in _SETTINGS if name not in settings]
     if missing:
         raise ValueError(f"{path} does not hold a run's settings: {', '.join(missing)} missing")
@@ -57,51 +139,18 @@ def read_run(directory: Path) -> RunRecord:
         phases = tuple(Phase(**{**phase, "values": tuple(phase["values"])}) for phase in settings["phases"])
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} does not hold a run's settings: {error}") from error
-    results = {}
-    for index, phase in enumerate(phases):
-        result = directory / "phases" / f"{index:02d}-{phase.name}" / "result.json"
-        if result.is_file():
-            results[phase.name] = read_json(result, ("avg", "best", "subnets"))
-    info, totals = directory / RUN_INFO, directory / "results.json"
-    return RunRecord(
-        directory=directory,
-        settings=settings,
-        phases=phases,
-        results=results,
-        metrics=_read_metrics(directory / "metrics.jsonl"),
-        info=read_json(info) if info.is_file() else None,
-        totals=read_json(totals) if totals.is_file() else None,
-    )
+    return settings, phases
 
 
-def read_json(path: Path, fields: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Args:
-        path: of the file.
-        fields: what it must hold.
-
-    Raises:
-        ValueError: naming the file and the reason.
-    """
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} cannot be read: it does not hold a JSON object")
-    for field in fields:
-        if field not in value:
-            raise ValueError(f"{path} cannot be read: {field!r} is missing")
-    return value
-
-
-def _read_metrics(path):
+def _read_metrics(path: Path) -> list[EpochRecord]:
     if not path.is_file():
         return []
-    # The last line is incomplete if the run was stopped while it wrote it.
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    records = []
+    # A run that is stopped while it writes leaves an incomplete last line, without its line break.
+    lines = path.read_bytes().split(b"\n")[:-1]
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(EpochRecord.from_json(json.loads(line)))
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read: line {number}: {error}") from error
+    return records

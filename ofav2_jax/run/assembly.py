@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Sequence
 
 import jax
@@ -131,7 +132,9 @@ def require_fit(settings: Settings, dataset: Dataset, num_devices: int) -> None:
     recalibration_indices(dataset, settings.evaluation, settings.seed)
 
 
-def dataset_of(settings: Settings, data_dir: str | None = None, archive: str | None = None) -> Dataset:
+def dataset_of(
+    settings: Settings, data_dir: str | os.PathLike | None = None, archive: str | os.PathLike | None = None
+) -> Dataset:
     """Loads the data set that settings name.
 
     Args:

@@ -1,4 +1,4 @@
-"""Checkpoints: the running state of a run, and the result and teacher of each phase. Only this module knows Orbax.
+"""Checkpoints: the running state of a run, and the result and teacher of each phase, written by Orbax.
 
 A checkpoint is a step of an Orbax CheckpointManager: arrays, and a small JSON with a digest of the arrays. Orbax
 writes into a temporary directory and renames it, so that a run that is killed while saving leaves the checkpoint
@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+from ofav2_jax import files
 
 _KEPT = 3
 _CHANGED = "its arrays are not those that were saved"
@@ -148,7 +150,7 @@ class RunState:
 
     def _set_aside(self, steps):
         for step in steps:
-            target = self.directory.parent / "damaged" / str(step)
+            target = self.directory.parent / files.DAMAGED / str(step)
             target.parent.mkdir(exist_ok=True)
             shutil.rmtree(target, ignore_errors=True)
             self._path(step).rename(target)

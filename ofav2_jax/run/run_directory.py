@@ -1,5 +1,6 @@
 """A run's directory: whose it is, who works in it, and the JSON files in it."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -7,6 +8,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from ofav2_jax import files
+from ofav2_jax.settings.nested import from_nested
 from ofav2_jax.settings.settings import Settings
 
 
@@ -27,9 +30,9 @@ class RunDirectory:
 
     def __init__(self, path: Path):
         self.path = path
-        self._settings = path / "settings.json"
-        self._data = path / "data.json"
-        self._metrics = path / "metrics.jsonl"
+        self._settings = path / files.SETTINGS
+        self._data = path / files.DATA
+        self._metrics = path / files.METRICS
         self._lock: Any = None
 
     def check(self, settings: Settings) -> None:
@@ -45,9 +48,13 @@ class RunDirectory:
         if not path.exists():
             return
         try:
-            theirs = json.loads(path.read_text())
+            theirs = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"workdir={str(self.path)!r} is not allowed: {path} is not readable ({error})") from error
+        if path == self._settings:
+            # What an older version wrote lacks the fields that were added since.
+            with contextlib.suppress(ValueError):
+                theirs = json.loads(json.dumps(from_nested(Settings, theirs).as_json()))
         differing = sorted(_differing_fields(json.loads(json.dumps(ours)), theirs))
         if differing:
             raise DifferentRunError(
@@ -67,7 +74,7 @@ class RunDirectory:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         # The kernel drops the lock of a process that was killed: what the file says about it is then stale.
-        lock = (self.path / "lock").open("a+")
+        lock = (self.path / files.LOCK).open("a+", encoding="utf-8")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -87,7 +94,7 @@ class RunDirectory:
             raise
         for path, value in ((self._data, fingerprint), (self._settings, settings.as_json())):
             if not path.exists():
-                write_json(path, value)
+                files.write_json(path, value)
 
     def release(self) -> None:
         """Lets other processes have the directory."""
@@ -97,27 +104,15 @@ class RunDirectory:
 
     def add_record(self, record: dict[str, Any]) -> None:
         """Adds a line to the measurements."""
-        with self._metrics.open("a") as file:
+        with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def keep_records(self, last_step: int) -> None:
         """Drops the measurements of steps that a resumed run will take again."""
         if self._metrics.exists():
-            lines = self._metrics.read_text().splitlines(keepends=True)
+            lines = self._metrics.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step]
-            _write(self._metrics, "".join(kept))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a file that is either the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, json.dumps(value, indent=1) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
+            files.write_text(self._metrics, "".join(kept))
 
 
 def _differing_fields(ours: Any, theirs: Any, prefix: str = "") -> list[str]:

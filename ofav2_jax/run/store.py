@@ -4,14 +4,14 @@ Of several processes the first one reads and writes, and tells the others what t
 """
 
 import functools
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
+from ofav2_jax import files
 from ofav2_jax.data.dataset import Dataset, fingerprint
 from ofav2_jax.run import checkpoint
-from ofav2_jax.run.run_directory import RunDirectory, write_json
+from ofav2_jax.run.run_directory import RunDirectory
 from ofav2_jax.runtime import processes
 from ofav2_jax.settings.settings import Settings
 
@@ -34,7 +34,7 @@ class Store:
         self._checkpoints: checkpoint.RunState | None = None
         if processes.is_first():
             self._directory.claim(settings, fingerprint(dataset))
-            self._checkpoints = checkpoint.RunState(workdir / "state")
+            self._checkpoints = checkpoint.RunState(workdir / files.STATE)
 
     # --- the running state -------------------------------------------------------------------------------------
 
@@ -69,26 +69,26 @@ class Store:
     # --- results -----------------------------------------------------------------------------------------------
 
     def _phase_dir(self, index: int) -> Path:
-        return self._directory.path / "phases" / f"{index:02d}-{self._phases[index].name}"
+        return files.phase_directory(self._directory.path, index, self._phases[index].name)
 
     def save_phase(self, index: int, params: Any, result: dict[str, Any]) -> None:
         """Saves what came out of a phase, under the phase's name."""
         if processes.is_first():
-            checkpoint.save_tree(self._phase_dir(index) / "params", params)
-            write_json(self._phase_dir(index) / "result.json", result)
+            checkpoint.save_tree(self._phase_dir(index) / files.PHASE_PARAMS, params)
+            files.write_json(self._phase_dir(index) / files.PHASE_RESULT, result)
 
     def teacher(self, index: int, source: int, like: Any) -> Any:
         """The teacher of a phase: what came out of phase `source`, saved under the name of the one that uses it."""
         return processes.broadcast_arrays(functools.partial(self._teacher, index, source, like), like)
 
     def _teacher(self, index: int, source: int, like: Any) -> Any:
-        directory = self._phase_dir(index) / "teacher"
+        directory = self._phase_dir(index) / files.PHASE_TEACHER
         if directory.exists():
             try:
                 return checkpoint.load_tree(directory, like)
             except checkpoint.CorruptCheckpointError as error:
                 logging.warning("%s: taken again from phase %s", error, self._phases[source].name)
-        params = checkpoint.load_tree(self._phase_dir(source) / "params", like)
+        params = checkpoint.load_tree(self._phase_dir(source) / files.PHASE_PARAMS, like)
         checkpoint.save_tree(directory, params)
         return params
 
@@ -99,11 +99,11 @@ class Store:
             phases = range(len(self._phases))
             results = {
                 "name": name,
-                "phases": [json.loads((self._phase_dir(index) / "result.json").read_text()) for index in phases],
+                "phases": [files.read_json(self._phase_dir(index) / files.PHASE_RESULT) for index in phases],
                 "params_sha256": checkpoint.digest(params),
                 **further,
             }
-            write_json(self._directory.path / "results.json", results)
+            files.write_json(self._directory.path / files.RESULTS, results)
             return results
 
         return processes.broadcast(write)

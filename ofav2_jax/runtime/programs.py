@@ -55,7 +55,7 @@ def compile_quickly() -> None:
 
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Tracing makes many objects that stay alive; searching them for cycles again and again takes a fifth of its time."""
+    """Tracing makes many objects that stay alive; searching them for cycles takes a fifth of its time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

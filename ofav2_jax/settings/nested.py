@@ -39,6 +39,8 @@ def from_nested(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T
 
 def _from_plain(kind: Any, value: Any, field: str) -> Any:
     if dataclasses.is_dataclass(kind):
+        if isinstance(value, kind):  # type: ignore[arg-type]
+            return value
         return from_nested(kind, value, f"{field}.")  # type: ignore[arg-type]
     if isinstance(kind, types.UnionType):
         # Of the alternatives that occur, only a tuple is written otherwise in JSON.

@@ -1,7 +1,7 @@
 """One epoch of a phase: the order of its steps, and what is read back of them."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ class EpochRunner:
     Attributes:
         settings: of the run.
         dataset: what is trained on.
-        feed: gets its images to the devices.
+        feed: makes its images available to the devices.
         engine: takes a step.
         devices: of the run.
     """
@@ -61,7 +61,7 @@ class EpochRunner:
     dataset: Dataset
     feed: ImageFeed
     engine: Engine
-    devices: list[jax.Device]
+    devices: Sequence[jax.Device]
 
     @property
     def steps_per_epoch(self) -> int:

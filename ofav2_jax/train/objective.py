@@ -1,7 +1,7 @@
 """What a step minimises: an `Objective` turns logits into losses.
 
-Another kind of distillation is a function in `losses.DISTILLATIONS`. Another way to train (which exits run, which logits
-are the answer) is another constructor here.
+Another kind of distillation is a function in `losses.DISTILLATIONS`. Another way to train (which exits run, which
+logits are the answer) is another constructor here.
 """
 
 import dataclasses

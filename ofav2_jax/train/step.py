@@ -164,7 +164,7 @@ class TrainStep:
 
     def teacher_logits(self, teacher: Params, images: jax.Array) -> jax.Array:
         """The ensemble of the maximal network's exits, with the statistics of the batch at hand, without dropout."""
-        logits = self.net.apply({"params": teacher}, images, Subnet.uniform(), train=True, all_exits=True)
+        logits: Any = self.net.apply({"params": teacher}, images, Subnet.uniform(), train=True, all_exits=True)
         return lax.stop_gradient(weighted_sum(self._output_weights, logits))
 
     def gradient(

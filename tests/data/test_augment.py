@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from ofav2_jax.data.augment import CROP_DRAWS, Normalisation, eval_images, random_crop_box, train_images
-from ofav2_jax.settings.recipe import Augmentation
 from ofav2_jax.runtime.programs import quick_compiler_options
+from ofav2_jax.settings.recipe import Augmentation
 
 IDENTITY = Normalisation((0.0,) * 3, (1 / 255,) * 3)  # leaves pixels in [0, 255]
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)

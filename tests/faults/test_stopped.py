@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from experiments.settings import settings_from_config
+from experiments.config import settings_from_config
 from ofav2_jax.data.dataset import fingerprint
 from ofav2_jax.data.digits import load_digits
 from ofav2_jax.run.run_directory import DifferentRunError, RunDirectory

@@ -11,16 +11,16 @@ import numpy as np
 
 from ofav2_jax import Subnet, SuperNet
 from ofav2_jax.data.augment import Normalisation
-from ofav2_jax.settings.recipe import Augmentation
 from ofav2_jax.data.digits import load_digits
 from ofav2_jax.evaluate.evaluator import Evaluation, Evaluator
 from ofav2_jax.model.choices import Choices
 from ofav2_jax.run.run import initial_params
 from ofav2_jax.runtime import processes, programs
 from ofav2_jax.runtime.feed import image_feed
-from ofav2_jax.runtime.sharding import replicate
 from ofav2_jax.runtime.programs import Programs
+from ofav2_jax.runtime.sharding import replicate
 from ofav2_jax.runtime.trace_cache import Traces
+from ofav2_jax.settings.recipe import Augmentation
 from ofav2_jax.train.step import ENGINES, Recipe, Steps
 
 RATE = 1e-3

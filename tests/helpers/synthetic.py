@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 
 from configs.common import paper_config
-from experiments.settings import settings_from_config
+from experiments.config import settings_from_config
+from ofav2_jax import files
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.supernet import SuperNet
+from ofav2_jax.report.records import EpochRecord
 from ofav2_jax.settings.phases import learning_rate, unlocked_values
 
 
@@ -15,11 +17,12 @@ def write_run(directory: Path, network: str, finished: int | None = None, offset
     """Writes a run directory with the paper's settings and a made-up accuracy for every tested subnet.
 
     Args:
-        directory: created.
-        network: of Table II.
-        finished: how many phases are; all if not given. One epoch of the next one is recorded.
-        offset: added to every top-1.
-        changes: of the config, by the names of its fields; `epochs` sets those of every phase.
+        directory: the run directory, which is created.
+        network: name of one of the networks in Table II.
+        finished: number of finished phases; None means all. One epoch of the next phase is recorded.
+        offset: is added to every top-1.
+        changes: values for fields of the config, with "data__flip" for config.data.flip; `epochs` sets the number of
+            epochs of every phase.
     """
     config = paper_config(network, None)
     epochs = changes.pop("epochs", None)
@@ -32,33 +35,24 @@ def write_run(directory: Path, network: str, finished: int | None = None, offset
     settings = settings_from_config(config)
     finished = len(settings.phases) if finished is None else finished
 
-    (directory / "phases").mkdir(parents=True)
-    (directory / "settings.json").write_text(json.dumps(settings.as_json()))
+    files.write_json(directory / files.SETTINGS, settings.as_json())
     space = SearchSpace(SuperNet(network, settings.width_multiplier, 200))
     lines, step = [], 0
     for index, phase in enumerate(settings.phases[: finished + 1]):
         for epoch in range(1, phase.total_epochs + 1 if index < finished else 2):
             step += 10
             rate = learning_rate(phase, 10 * epoch - 1, 10)
-            record = {"step": step, "phase": phase.name, "epoch": epoch, "loss": 5 / epoch, "top1": 0.35}
-            lines.append(
-                record
-                | {
-                    "learning_rate": rate,
-                    "images_per_s": 100.0,
-                    "validation_top1": 30 + 10 * epoch / phase.total_epochs,
-                }
-            )
+            validation = 30 + 10 * epoch / phase.total_epochs
+            lines.append(EpochRecord(step, phase.name, epoch, 5 / epoch, 35.0, rate, 100.0, validation).as_json())
         if index < finished:
-            subnets = list(_subnets(space.restrict(**unlocked_values(settings.phases, index)), settings, not phase.num_subnets))
+            unlocked = space.restrict(**unlocked_values(settings.phases, index))
+            subnets = list(_subnets(unlocked, settings, phase.is_full))
             for subnet in subnets:
                 subnet["top1"] += offset
             top1 = [subnet["top1"] for subnet in subnets]
             result = {"name": phase.name, "avg": sum(top1) / len(top1), "best": max(top1), "subnets": subnets}
-            path = directory / "phases" / f"{index:02d}-{phase.name}" / "result.json"
-            path.parent.mkdir()
-            path.write_text(json.dumps(result))
-    (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            files.write_json(files.phase_directory(directory, index, phase.name) / files.PHASE_RESULT, result)
+    files.write_text(directory / files.METRICS, "".join(json.dumps(line) + "\n" for line in lines))
     return directory
 
 

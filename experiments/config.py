@@ -1,0 +1,111 @@
+"""From a config to the settings and the data set that the library takes."""
+
+import dataclasses
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs.common import base_config
+from ofav2_jax.checks import did_you_mean, refuse, require_range, require_text
+from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.data.sources import DIGITS, Request, require_allowed
+from ofav2_jax.model.network import network_spec
+from ofav2_jax.run.assembly import dataset_of
+from ofav2_jax.settings.nested import from_nested
+from ofav2_jax.settings.phases import paper_phases
+from ofav2_jax.settings.recipe import Augmentation
+from ofav2_jax.settings.settings import DataSettings, Settings
+
+
+def load_dataset(config: ConfigDict) -> Dataset:
+    """Loads the data set that `config.data` names.
+
+    Raises:
+        ValueError: if there is none of this name, or it cannot be used.
+    """
+    return dataset_of(settings_from_config(config), config.data.data_dir, config.data.archive)
+
+
+def settings_from_config(config: ConfigDict) -> Settings:
+    """The library's settings.
+
+    Raises:
+        ValueError: naming the field, the value and what is allowed; also for those fields that are no settings of
+            the library.
+    """
+    network_spec(config.get("network"))
+    declared = base_config(config.network)
+    _require_phase_names(config, declared)
+    _require_names(config, declared)
+    flip = config.data.flip
+    if type(flip) is not bool:
+        refuse("data.flip", flip, "True or False")
+    given = {
+        **{field.name: config[field.name] for field in dataclasses.fields(Settings)},
+        "phases": [dataclasses.replace(phase, **config.phases[phase.key]) for phase in paper_phases(config.network)],
+        "data": {field.name: config.data[field.name] for field in dataclasses.fields(DataSettings)},
+        "recipe": {
+            **config.recipe,
+            "exit_weights": _exit_weights(config.recipe.exit_weights),
+            "augmentation": Augmentation(flip=flip),
+        },
+        "evaluation": dict(config.evaluation),
+    }
+    settings = from_nested(Settings, given)
+    require_range("checkpoint.every_s", config.checkpoint.every_s, 0)
+    _require_data(config, settings)
+    return settings
+
+
+def _require_phase_names(config: ConfigDict, declared: ConfigDict) -> None:
+    """Refuses other phases than those of the network, which is easily the mistake if many are wrong at once."""
+    phases = config.get("phases")
+    if not isinstance(phases, ConfigDict):
+        refuse("phases", phases, "a ConfigDict")
+    unknown = [str(name) for name in phases if name not in declared.phases]
+    if unknown or len(phases) < len(declared.phases):
+        hint = did_you_mean(unknown[0], declared.phases) if unknown else ""
+        raise ValueError(
+            f"phases={', '.join(map(str, phases))} do not belong to network={config.network!r}, "
+            f"which goes through {', '.join(phase.key for phase in paper_phases(config.network))}{hint}"
+        )
+
+
+def _require_names(config: ConfigDict, declared: ConfigDict, prefix: str = "") -> None:
+    """Refuses a config with other fields than the declared ones: a misspelt one would be without effect."""
+    for name in map(str, config):
+        if name not in declared:
+            raise ValueError(f"{prefix}{name} is not a field of the config{did_you_mean(name, declared)}")
+    for name, value in declared.items():
+        if name not in config:
+            raise ValueError(f"{prefix}{name} is missing in the config")
+        if isinstance(value, ConfigDict):
+            if not isinstance(config[name], ConfigDict):
+                refuse(f"{prefix}{name}", config[name], f"a ConfigDict of {', '.join(value)}")
+            _require_names(config[name], value, f"{prefix}{name}.")
+
+
+def _require_data(config: ConfigDict, settings: Settings) -> None:
+    """Refuses what does not fit the data set, as far as that is known without it."""
+    data = config.data
+    for field in ("archive", "data_dir"):
+        if data[field] is not None:
+            require_text(f"data.{field}", data[field])
+    request = Request(data.dataset, settings.seed, data.base_resolution, data.num_classes, data.data_dir, data.archive)
+    require_allowed(request)
+    # The digits are trained on enlarged: there is nothing larger to read. Other images are brought to the base
+    # resolution once; crops beyond it would only be enlarged again, while a larger base resolution keeps more of them.
+    if data.dataset != DIGITS:
+        for resolution in settings.resolutions:
+            if resolution > data.base_resolution:
+                refuse("resolutions", resolution, f"at most data.base_resolution={data.base_resolution}")
+
+
+def _exit_weights(weights: Any) -> Any:
+    """Weights of the exits as a scheme or a tuple; on a command line numbers are text with commas between them."""
+    if isinstance(weights, str) and "," in weights:
+        try:
+            return tuple(float(weight) for weight in weights.split(","))
+        except ValueError:
+            refuse("recipe.exit_weights", weights, "a scheme, or numbers with commas between them")
+    return weights

@@ -1,0 +1,144 @@
+"""A run's directory, opened to look at what the run came to: its networks, data, scores."""
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ofav2_jax import files
+from ofav2_jax.checks import did_you_mean
+from ofav2_jax.data.dataset import Dataset, fingerprint
+from ofav2_jax.evaluate.evaluator import Evaluator
+from ofav2_jax.model.packing import Params
+from ofav2_jax.model.space import SearchSpace
+from ofav2_jax.model.supernet import SuperNet, variable_shapes
+from ofav2_jax.run import checkpoint
+from ofav2_jax.run.assembly import Assembly, assemble, dataset_of
+from ofav2_jax.runtime.sharding import replicate
+from ofav2_jax.settings.nested import from_nested
+from ofav2_jax.settings.settings import Settings
+
+
+class OpenedRun:
+    """A run that is finished, stopped or under way; nothing is written, locked or trained.
+
+    Attributes:
+        directory: of the run.
+        settings: of the run.
+    """
+
+    def __init__(self, directory: Path, settings: Settings, data_dir: Any, archive: Any):
+        self.directory = directory
+        self.settings = settings
+        self._data_dir = data_dir
+        self._archive = archive
+
+    @property
+    def phases(self) -> list[str]:
+        """The names of the phases that have ended, in order."""
+        return [phase.name for index, phase in enumerate(self.settings.phases) if self._result_file(index).is_file()]
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What `results.json` holds; before the run's end, its "name" and the "phases" that have ended."""
+        path = self.directory / files.RESULTS
+        if path.is_file():
+            return files.read_json(path, ("name", "phases"))
+        ended = [index for index in range(len(self.settings.phases)) if self._result_file(index).is_file()]
+        return {"name": self.settings.name, "phases": [files.read_json(self._result_file(index)) for index in ended]}
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The images that the run is about; loaded when they are first asked for.
+
+        Raises:
+            ValueError: if they are not those that the run was started with.
+        """
+        dataset = dataset_of(self.settings, self._data_dir, self._archive)
+        recorded = files.read_json(self.directory / files.DATA)
+        found = json.loads(json.dumps(fingerprint(dataset)))
+        differing = sorted(name for name in recorded if recorded[name] != found.get(name))
+        if differing:
+            raise ValueError(
+                f"{self.directory} belongs to a run on other data: {', '.join(differing)} differ from what "
+                f"{self.settings.data.dataset!r} gives here"
+            )
+        return dataset
+
+    @functools.cached_property
+    def _parts(self) -> Assembly:
+        return assemble(self.settings, self.dataset)
+
+    @property
+    def net(self) -> SuperNet:
+        """The supernet."""
+        return self._parts.net.clone(axis_name=None)
+
+    @property
+    def space(self) -> SearchSpace:
+        """All subnets of the supernet."""
+        return self._parts.space
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """Scores subnets as the run itself does."""
+        return self._parts.evaluator
+
+    def params(self, phase: str | None = None) -> Params:
+        """The parameters that a phase ended with.
+
+        Args:
+            phase: its name; None: the last one that has ended.
+
+        Returns:
+            The tree of parameters, "params" of the network's variables, replicated on all devices.
+
+        Raises:
+            ValueError: if there is no such phase, or it has not ended.
+            checkpoint.CorruptCheckpointError: if the parameters are not those that were saved.
+        """
+        ended = self.phases
+        if phase is None and not ended:
+            raise ValueError(f"{self.directory}: no phase has ended yet")
+        name = ended[-1] if phase is None else phase
+        names = [each.name for each in self.settings.phases]
+        if name not in names:
+            raise ValueError(
+                f"phase={name!r} is not allowed: the run's are {', '.join(names)}{did_you_mean(name, names)}"
+            )
+        if name not in ended:
+            raise ValueError(f"phase={name!r} is not allowed: it has not ended; {', '.join(ended) or 'none'} have")
+        directory = files.phase_directory(self.directory, names.index(name), name) / files.PHASE_PARAMS
+        params = checkpoint.load_tree(directory, variable_shapes(self.net)["params"])
+        return replicate(params, self._parts.devices)
+
+    def _result_file(self, index: int) -> Path:
+        return files.phase_directory(self.directory, index, self.settings.phases[index].name) / files.PHASE_RESULT
+
+
+def open_run(
+    directory: str | os.PathLike, data_dir: str | os.PathLike | None = None, archive: str | os.PathLike | None = None
+) -> OpenedRun:
+    """Opens the directory of a run that is finished, stopped or under way.
+
+    It only reads, takes no lock, and starts no training.
+
+    Args:
+        directory: of the run.
+        data_dir: where prepared data sets are, if the run's is there; see `load_dataset`.
+        archive: of Tiny ImageNet, a local copy; see `load_dataset`.
+
+    Raises:
+        ValueError: if it is no directory of a run; names the file and the reason.
+    """
+    path = Path(directory).expanduser()
+    file = path / files.SETTINGS
+    if not file.is_file():
+        raise ValueError(f"{path} is not a run directory: there is no {files.SETTINGS} in it")
+    values = files.read_json(file)
+    try:
+        settings = from_nested(Settings, values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} does not hold a run's settings: {error}") from error
+    return OpenedRun(path, settings, data_dir, archive)
