@@ -10,10 +10,10 @@ import argparse
 import time
 from typing import Any
 
-from benchmarks.ours import Ours, images, machine, write_json
+from benchmarks.ours import Ours, machine, write_json
 from benchmarks.train_step import NUM_SUBNETS, measure, print_table
-from ofav2_jax.evaluate.evaluator import Evaluation, Evaluator
 from ofav2_jax.settings.phases import paper_phases
+from ofav2_jax.settings.recipe import Evaluation
 
 TRAIN_IMAGES = 85_000
 RESOLUTIONS = (48, 56, 64)
@@ -76,9 +76,8 @@ def project(batch_size: int, num_steps: int) -> dict[str, float]:
 
 def test_width_2(batch_size: int) -> dict[str, float]:
     """Seconds to recalibrate and test EE_D's 405 subnets on 10,000 images each, from a part of them at 64 px."""
-    ours = Ours("ee_d", batch_size, 64, "bfloat16")
-    evaluation = Evaluation(recalibration_images=1000, batch_size=1000, subnets_per_pass=4)
-    evaluator = Evaluator(ours.steps, evaluation, images(), ours.feed, seed=0)
+    ours = Ours("ee_d", batch_size, 64, "bfloat16", evaluation=Evaluation(batch_size=1000))
+    evaluator = ours.parts.evaluator
     subnets = list(ours.spaces["width2"].uniform_subnets())
     part = subnets[:40]
     evaluator.score(ours.teacher, part, 64, "test")

@@ -15,31 +15,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ofav2_jax import SearchSpace, SuperNet
+from ofav2_jax import Dataset, Settings
 from ofav2_jax.data.augment import Normalisation
-from ofav2_jax.data.dataset import Dataset
-from ofav2_jax.evaluate.evaluator import Evaluation, Evaluator
-from ofav2_jax.run.run import initial_params
-from ofav2_jax.runtime.feed import ResidentImages
-from ofav2_jax.runtime.programs import Programs
+from ofav2_jax.run.assembly import assemble, initial_params
 from ofav2_jax.runtime.sharding import replicate
-from ofav2_jax.runtime.trace_cache import beside_compiled_programs
-from ofav2_jax.train.step import MaskedEngine, Recipe, Steps
+from ofav2_jax.settings.recipe import Evaluation
+from ofav2_jax.train.step import StepInputs
 
 NUM_CLASSES = 200
 NUM_IMAGES = 10_000
 
 
 @functools.cache
-def images(num_test: int = NUM_IMAGES) -> Dataset:
-    """Noise of the size of Tiny ImageNet's images, `num_test` of which are tested on."""
+def images() -> Dataset:
+    """Noise of the size of Tiny ImageNet's images."""
     rng = np.random.default_rng(0)
     indices = np.arange(NUM_IMAGES, dtype=np.int32)
     return Dataset(
         name="noise",
         images=rng.integers(0, 256, (NUM_IMAGES, 64, 64, 3), dtype=np.uint8),
         labels=rng.integers(0, NUM_CLASSES, NUM_IMAGES).astype(np.int32),
-        splits={"train": indices, "validation": indices, "test": indices[:num_test]},
+        splits={"train": indices, "validation": indices, "test": indices},
         num_classes=NUM_CLASSES,
         normalisation=Normalisation((0.5,) * 3, (0.25,) * 3),
     )
@@ -54,25 +50,36 @@ class Ours:
         resolution: of the images.
         dtype: of the activations.
         num_devices: that share the batch.
+        evaluation: how subnets are evaluated; None: as in the paper.
 
     Attributes:
-        programs: what was compiled, and how long that took.
+        parts: all objects of a run.
+        teacher: parameters of the teacher.
+        spaces: what is unlocked in some phases.
     """
 
-    def __init__(self, network: str, batch_size: int, resolution: int, dtype: str = "float32", num_devices: int = 1):
+    def __init__(
+        self,
+        network: str,
+        batch_size: int,
+        resolution: int,
+        dtype: str = "float32",
+        num_devices: int = 1,
+        evaluation: Evaluation | None = None,
+    ):
         self.network, self.batch_size, self.resolution = network, batch_size, resolution
-        self.devices = jax.devices()[:num_devices]
-        self.net = SuperNet(network, num_classes=NUM_CLASSES, dtype=jnp.dtype(dtype))
-        recipe = Recipe()
-        traces = beside_compiled_programs(self.devices, self.net, recipe, images().normalisation)
-        self.programs = Programs([resolution], traces)
-        self.steps = Steps(self.net, recipe, images().normalisation, self.devices, self.programs)
-        self.feed = ResidentImages(images(), self.devices)
-        params = initial_params(self.net, 0)
-        self.state = replicate(self.steps.init_state(params), self.devices)
-        self.teacher = replicate(initial_params(self.net, 1), self.devices)
-        self.engine = MaskedEngine(self.steps)
-        whole = SearchSpace(self.net)
+        settings = Settings.paper(
+            network,
+            batch_size=batch_size,
+            resolutions=(resolution,),
+            dtype=dtype,
+            evaluation=evaluation or Evaluation(),
+        )
+        self.parts = assemble(settings, images(), jax.devices()[:num_devices])
+        net, devices = self.parts.net, self.parts.devices
+        self.state = replicate(self.parts.step.init_state(initial_params(net, 0)), devices)
+        self.teacher = replicate(initial_params(net, 1), devices)
+        whole = self.parts.space
         self.spaces = {
             "kernel": whole.restrict(expand=(6,), depth=(4,), height=(5,)),
             "depth2": whole.restrict(expand=(6,)),
@@ -81,45 +88,39 @@ class Ours:
 
     def step(self, phase: str, num_subnets: int, seed: int) -> None:
         """One optimiser step, augmentation included."""
-        data, places, key = self._draw(seed)
-        common = (places, key, 1e-3, self.resolution)
-        if phase == "full":
-            self.state, metrics = self.steps.full_step(self.state, data, *common)
-        else:
-            choices = self.engine.draw(key, self.spaces[phase], num_subnets)
-            self.state, metrics = self.engine.step(self.state, self.teacher, data, choices, *common)
+        inputs = self._inputs(seed)
+        if phase != "full":
+            choices = self.parts.engine.draw(inputs.key, self.spaces[phase], num_subnets)
+            inputs = inputs.replace(teacher=self.teacher, choices=choices)
+        self.state, metrics = self.parts.engine(self.state, inputs, self.resolution)
         jax.block_until_ready((self.state, metrics))
 
     def read(self, seed: int) -> None:
         """The input of a step alone: which images, gathering and augmenting them."""
-        data, places, key = self._draw(seed)
+        inputs, step, programs = self._inputs(seed), self.parts.step, self.parts.programs
 
-        def function(data, indices, key, *, resolution):
-            keys, _ = self.steps.keys(key, len(indices), jnp.arange(0))
-            return self.steps.batch(data, indices, keys, resolution)
+        def function(inputs, *, resolution):
+            keys, _ = step.keys(inputs.key, len(inputs.indices), jnp.arange(0))
+            return step.load(inputs, keys, resolution)
 
-        batch = self.programs.run(
-            "input",
-            self.resolution,
-            lambda r: self.steps.pmap(functools.partial(function, resolution=r), (data.mapped_axis, 0, None), 0),
-            *(data, places, key),
-        )
-        jax.block_until_ready(batch)
+        axes = inputs.mapped_axes()
+        make = lambda r: programs.pmap(functools.partial(function, resolution=r), (axes,), 0)  # noqa: E731
+        jax.block_until_ready(programs.run("input", self.resolution, make, inputs))
 
-    def _draw(self, seed):
+    def _inputs(self, seed):
         rng = np.random.default_rng(seed)
-        shape = len(self.devices), self.batch_size // len(self.devices)
-        data, places = self.feed.batch(rng.integers(0, NUM_IMAGES, shape).astype(np.int32))
-        return data, places, jax.random.fold_in(jax.random.key(0), seed)
+        shape = len(self.parts.devices), self.batch_size // len(self.parts.devices)
+        data, places = self.parts.feed.batch(rng.integers(0, NUM_IMAGES, shape).astype(np.int32))
+        return StepInputs(data, places, jax.random.fold_in(jax.random.key(0), seed), jnp.float32(1e-3))
 
     def compile_seconds(self) -> float:
         """Spent on tracing and compiling so far."""
-        return self.programs.seconds
+        return self.parts.programs.seconds
 
     def peak_mib(self) -> float:
         """The most memory that this process, or the accelerator for it, has held so far."""
         if jax.default_backend() != "cpu":
-            return self.devices[0].memory_stats()["peak_bytes_in_use"] / 2**20
+            return self.parts.devices[0].memory_stats()["peak_bytes_in_use"] / 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -137,9 +138,12 @@ class OurTest:
     num_trunks = 4
 
     def __init__(self, network: str, batch_size: int, resolution: int, num_images: int, num_recalibration_images: int):
-        self._ours = Ours(network, batch_size, resolution)
         evaluation = Evaluation(num_recalibration_images, batch_size, batch_size, self.num_trunks)
-        self._evaluator = Evaluator(self._ours.steps, evaluation, images(num_images), self._ours.feed, seed=0)
+        self._ours = Ours(network, batch_size, resolution, evaluation=evaluation)
+        dataset = images()
+        splits = {**dataset.splits, "test": dataset.splits["test"][:num_images]}
+        parts = dataclasses.replace(self._ours.parts, dataset=dataclasses.replace(dataset, splits=splits))
+        self._evaluator = parts.evaluator
         space = self._ours.spaces["width2"]
         self._heights = space.height
         self._trunks = list(space.restrict(height=(5,)).uniform_subnets())

@@ -29,7 +29,7 @@ class Spread(Ours):
         """Operations that sum over the devices in the programs so far, and the bytes of their results."""
         results = [
             result
-            for program in self.programs.compiled()
+            for program in self.parts.programs.compiled()
             for result in re.findall(r" = (.*?) all-reduce(?:-start)?\(", program.as_text() or "")
         ]
         arrays = [array for result in results for array in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", result)]

@@ -10,7 +10,7 @@ from ofav2_jax.checks import did_you_mean, refuse, require_range, require_text
 from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.data.sources import DIGITS, Request, require_allowed
 from ofav2_jax.model.network import network_spec
-from ofav2_jax.run.assembly import dataset_of
+from ofav2_jax.run.assembly import dataset_of, with_definite_dtype
 from ofav2_jax.settings.nested import from_nested
 from ofav2_jax.settings.phases import paper_phases
 from ofav2_jax.settings.recipe import Augmentation
@@ -51,7 +51,7 @@ def settings_from_config(config: ConfigDict) -> Settings:
         },
         "evaluation": dict(config.evaluation),
     }
-    settings = from_nested(Settings, given)
+    settings = with_definite_dtype(from_nested(Settings, given))
     require_range("checkpoint.every_s", config.checkpoint.every_s, 0)
     _require_data(config, settings)
     return settings

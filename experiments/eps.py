@@ -16,7 +16,7 @@ from typing import NoReturn
 import jax
 
 from ofav2_jax.checks import refuse
-from ofav2_jax.run.assembly import require_divisible, require_fit, with_definite_dtype
+from ofav2_jax.run.assembly import require_divisible, require_fit
 from ofav2_jax.run.checkpoint import CorruptCheckpointError
 from ofav2_jax.run.reporter import Reporter, Silent
 from ofav2_jax.run.run import Run, StoppedError
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         if arguments.processes is not None:
             processes.connect(*arguments.processes)
         first = processes.is_first()
-        settings = with_definite_dtype(settings_from_config(config))
+        settings = settings_from_config(config)
         devices = jax.devices()
         # Everything that can be refused without the data, which may have to be downloaded.
         require_divisible(settings, len(devices))

@@ -1,5 +1,6 @@
 """Eight virtual CPU devices, programs compiled without optimisation and not kept beyond a module, for every test."""
 
+import hypothesis
 import jax
 import pytest
 
@@ -20,12 +21,11 @@ def pytest_collection_modifyitems(items):
         item.add_marker(pytest.mark.xdist_group(group))
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _compile_quickly():
-    """Compiling takes most of the tests' time; without optimisation it takes half as long."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(programs, "compiler_options", programs.quick_compiler_options)
-        yield
+# Compiling takes most of the tests' time; without optimisation it takes half as long.
+programs.compile_quickly()
+# A slow machine is no failure.
+hypothesis.settings.register_profile("ofav2_jax", deadline=None)
+hypothesis.settings.load_profile("ofav2_jax")
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -13,7 +13,7 @@ from experiments.console import print_plan
 from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.model.network import NETWORKS
-from ofav2_jax.run import run as train
+from ofav2_jax.run.run import Run
 
 BATCH = 8
 
@@ -92,7 +92,7 @@ def test_takes_two_steps(network, width_multiplier, teacher, cache, tmp_path, ca
     plan = capsys.readouterr().out
     assert f"{network}, width multiplier {width_multiplier}" in plan and f"teacher {teacher}" in plan
     assert all(phase.name in plan for phase in settings.phases)
-    run = train.Run(settings, dataset, tmp_path, devices, reporter, checkpoint_every_s=60.0)
+    run = Run(settings, dataset, tmp_path, devices, reporter)
     with pytest.raises(TwoSteps):
         run.execute()
     assert [phase for phase, _ in reporter.steps] == ["full", "kernel"]

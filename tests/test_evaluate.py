@@ -7,15 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ofav2_jax import SearchSpace, Subnet, SuperNet, forward, recalibrate
+from ofav2_jax import SearchSpace, Settings, Subnet, SuperNet, forward, recalibrate
 from ofav2_jax.data import augment
 from ofav2_jax.data.digits import load_digits
-from ofav2_jax.evaluate.evaluator import Evaluation, Evaluator, label_rank, uniform_scores
-from ofav2_jax.run.run import initial_params
-from ofav2_jax.runtime.feed import ResidentImages, StreamedImages
-from ofav2_jax.runtime.programs import Programs
-from ofav2_jax.settings.recipe import Augmentation
-from ofav2_jax.train.step import Recipe, Steps
+from ofav2_jax.evaluate.evaluator import label_rank, uniform_scores
+from ofav2_jax.run.assembly import assemble, initial_params
+from ofav2_jax.runtime.feed import StreamedImages
+from ofav2_jax.settings.recipe import Augmentation, Evaluation, Recipe
 
 NET = SuperNet("ee_d", width_multiplier=0.1, num_classes=10)
 # No crop at random, so that recalibration can be repeated outside.
@@ -29,11 +27,22 @@ def params():
     return initial_params(NET, 0)
 
 
-def evaluator(num_devices, num_test=70, batch_size=32, source=ResidentImages):
-    devices = jax.devices()[:num_devices]
-    dataset = dataclasses.replace(DIGITS, splits=DIGITS.splits | {"test": DIGITS.splits["test"][:num_test]})
-    steps = Steps(NET, RECIPE, dataset.normalisation, devices, Programs([RESOLUTION]))
-    return Evaluator(steps, Evaluation(60, 30, batch_size, 2), dataset, source(dataset, devices), seed=0)
+def assembled(num_devices, num_test=70, batch_size=32, train=DIGITS.splits["train"], evaluation=None):
+    dataset = dataclasses.replace(
+        DIGITS, splits=DIGITS.splits | {"train": train, "test": DIGITS.splits["test"][:num_test]}
+    )
+    settings = Settings.paper(
+        "ee_d",
+        batch_size=4 * num_devices,
+        resolutions=(RESOLUTION,),
+        recipe=RECIPE,
+        evaluation=evaluation or Evaluation(60, 30, batch_size, 2),
+    )
+    return assemble(settings, dataset, jax.devices()[:num_devices], net=NET)
+
+
+def evaluator(*args, **kwargs):
+    return assembled(*args, **kwargs).evaluator
 
 
 SUBNETS = [
@@ -58,7 +67,7 @@ def test_scores_equal_those_of_static_subnets(params, scores):
             RECIPE.augmentation,
             DIGITS.normalisation,
         )
-        for indices in tested.recalibration_indices
+        for indices in tested.recalibration.indices
     ]
     test = DIGITS.splits["test"][:70]
     images = augment.eval_images(jnp.asarray(DIGITS.images[test]), RESOLUTION, DIGITS.normalisation)
@@ -85,7 +94,9 @@ def test_every_image_counts_once_on_any_number_of_devices(params, scores):
 
 
 def test_streamed_images_score_the_same(params, scores):
-    streamed = evaluator(2, source=StreamedImages).score(params, SUBNETS, RESOLUTION, "test")
+    parts = assembled(2)
+    parts = dataclasses.replace(parts, feed=StreamedImages(parts.dataset, parts.devices))
+    streamed = parts.evaluator.score(params, SUBNETS, RESOLUTION, "test")
     resident = evaluator(2).score(params, SUBNETS, RESOLUTION, "test")
     assert streamed == resident
 
@@ -105,7 +116,21 @@ def test_label_rank(label):
 
 
 def test_too_few_images_to_recalibrate_are_refused():
-    dataset = dataclasses.replace(DIGITS, splits=DIGITS.splits | {"train": DIGITS.splits["train"][:50]})
-    steps = Steps(NET, RECIPE, dataset.normalisation, jax.devices()[:1], Programs([RESOLUTION]))
     with pytest.raises(ValueError, match=r"recalibration_batch_size=100 is not allowed: there are 50 images"):
-        Evaluator(steps, Evaluation(), dataset, ResidentImages(dataset, steps.devices), seed=0)
+        assembled(1, train=DIGITS.splits["train"][:50], evaluation=Evaluation())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"subnets": Subnet.uniform()}, "subnets='k7-e6-d4-l7-h5' is not allowed: it must be a list of Subnets"),
+        ({"subnets": ["k7-e6-d4-l7-h5"]}, "subnet='k7-e6-d4-l7-h5' is not a Subnet"),
+        ({"subnets": [Subnet.uniform(level=6)]}, "level=6 is outside the space: ee_d has no parallel blocks"),
+        ({"resolution": 40}, "resolution=40 is not allowed: the run's are 16"),
+        ({"split": "valid"}, "split='valid' is not allowed: it must be one of train, validation, test"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(changed, message):
+    arguments = {"params": {}, "subnets": [Subnet.uniform()], "resolution": RESOLUTION, "split": "test", **changed}
+    with pytest.raises(ValueError, match=message):
+        evaluator(1).score(**arguments)

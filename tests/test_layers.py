@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ofav2_jax.model.layers import ACTIVATIONS, DERIVATIVES, pick
+from ofav2_jax.ops.activations import ACTIVATIONS, DERIVATIVES
+from ofav2_jax.ops.choose import pick
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

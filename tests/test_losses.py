@@ -5,12 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ofav2_jax.train.losses import (
-    ensemble_weights,
-    exit_weights,
-    smoothed_cross_entropy,
-    soft_target_cross_entropy,
-)
+from ofav2_jax.settings.exit_weights import ensemble_weights, exit_weights
+from ofav2_jax.train.losses import smoothed_cross_entropy, soft_target_cross_entropy
 from tests.helpers import recorded
 
 CASES = recorded.load("losses")

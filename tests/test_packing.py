@@ -9,7 +9,7 @@ from ofav2_jax import Subnet, SuperNet
 from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.packing import DECAYED, OTHERS, Packing, decayed
 from ofav2_jax.model.supernet import variable_shapes
-from ofav2_jax.run.run import initial_params
+from ofav2_jax.run.assembly import initial_params
 from tests.helpers.programs import quick_jit
 
 # With every kind of parameter.
@@ -57,12 +57,12 @@ def test_decayed_says_it_by_name():
 def test_network_and_gradients_are_those_of_the_tree(choices):
     net = NET.clone(dtype=jnp.float64)
 
-    def loss(params):
-        logits = net.apply({"params": params}, images, choices, train=True)
+    def loss(params, unpack_level=None):
+        logits = net.apply({"params": params}, images, choices, train=True, unpack_level=unpack_level)
         return jnp.mean(jnp.square(logits)), logits
 
     def of_vectors(vectors):
-        return loss(PACKING.unpack_to_rows(vectors))
+        return loss(PACKING.unpack_to_rows(vectors), PACKING.unpack_level)
 
     with jax.enable_x64(True):
         params = jax.tree.map(lambda p: jnp.array(p, jnp.float64), initial_params(NET, 0))

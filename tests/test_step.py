@@ -1,5 +1,6 @@
 """The optimiser step: the reference's SGD, both engines, any number of devices."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,18 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ofav2_jax import SearchSpace, Subnet, SuperNet
+from ofav2_jax import SearchSpace, Settings, Subnet, SuperNet
 from ofav2_jax.data.digits import load_digits
-from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.packing import DECAYED, OTHERS
-from ofav2_jax.run.run import initial_params
-from ofav2_jax.runtime.feed import ResidentImages, StreamedImages
-from ofav2_jax.runtime.programs import Programs
+from ofav2_jax.run.assembly import assemble, initial_params
+from ofav2_jax.runtime.feed import StreamedImages
 from ofav2_jax.runtime.sharding import replicate
-from ofav2_jax.settings.recipe import Augmentation
-from ofav2_jax.train.step import ENGINES, Recipe, Steps, update
+from ofav2_jax.settings.recipe import Augmentation, Recipe
+from ofav2_jax.train.engines import ENGINES
+from ofav2_jax.train.optimizer import init_state, update
 from tests.helpers import recorded
 from tests.helpers.programs import quick_jit
+from tests.helpers.steps import inputs_of
 
 RATE = 1e-3
 RESOLUTION = 32
@@ -31,7 +32,7 @@ SGD = recorded.load("sgd")
 def test_sgd_matches_the_reference(case):
     rates = next(c["lrs"] for c in SGD.json["cases"] if c["id"] == case)
     arrays = {name.split("/")[1]: value for name, value in SGD.arrays.items() if name.startswith(f"{case}/")}
-    state = RECIPE.init_state({DECAYED: jnp.asarray(arrays["w0"]), OTHERS: jnp.asarray(arrays["b0"])})
+    state = init_state(RECIPE, {DECAYED: jnp.asarray(arrays["w0"]), OTHERS: jnp.asarray(arrays["b0"])})
     for step, rate in enumerate(rates):
         grads = {DECAYED: arrays[f"gw{step}"], OTHERS: arrays[f"gb{step}"]}
         state = update(RECIPE, state, grads, jnp.float32(rate))
@@ -47,40 +48,32 @@ def params(seed):
 class Setting:
     """A supernet, data and a teacher on some devices."""
 
-    def __init__(self, num_devices, dtype=jnp.float32, source=ResidentImages):
+    def __init__(self, num_devices, dtype=jnp.float32, streamed=False, engine="masked", activations=None):
+        settings = Settings.paper("ee_d", batch_size=32, resolutions=(RESOLUTION,), engine=engine, recipe=RECIPE)
         devices = jax.devices()[:num_devices]
-        digits = load_digits(seed=0)
-        self.steps = Steps(NET.clone(dtype=dtype), RECIPE, digits.normalisation, devices, Programs([RESOLUTION]))
-        self.source = source(digits, devices)
+        net = NET.clone(dtype=activations or dtype)
+        self.parts = parts = assemble(settings, load_digits(seed=0), devices, net=net)
+        if streamed:
+            self.parts = dataclasses.replace(parts, feed=StreamedImages(parts.dataset, devices))
         # Copies: a step donates its state.
         start = jax.tree.map(lambda p: jnp.array(p, dtype), params(seed=0))
-        self.state = replicate(self.steps.init_state(start), devices)
+        self.state = replicate(parts.step.init_state(start), devices)
         self.teacher = replicate(jax.tree.map(lambda p: jnp.array(p, dtype), params(seed=1)), devices)
-        self.indices = digits.splits["train"][:64].astype(np.int32)
-
-    def batch(self, step):
-        indices = np.roll(self.indices, 16 * step)[:32]
-        batch = self.source.batch(indices.reshape(len(self.steps.devices), -1))
-        return *batch, jax.random.fold_in(jax.random.key(5), step)
 
     def params(self):
-        return jax.device_get(quick_jit(self.steps.packing.unpack)(self.state.params))
+        return jax.device_get(quick_jit(self.parts.step.packing.unpack)(self.state.params))
 
-    def train(self, engine, subnets_of_step):
-        engine = ENGINES[engine](self.steps)
+    def train(self, subnets_of_step):
         losses = []
         for step, subnets in enumerate(subnets_of_step):
-            data, places, key = self.batch(step)
-            choices = Choices.stack(subnets)
-            self.state, metrics = engine.step(self.state, self.teacher, data, choices, places, key, RATE, RESOLUTION)
+            key = jax.random.fold_in(jax.random.key(5), step)
+            inputs = inputs_of(self.parts, 16 * step, 32, key, RATE, subnets, self.teacher)
+            self.state, metrics = self.parts.engine(self.state, inputs, RESOLUTION)
             losses.append(np.asarray(metrics["loss"]))
         return self.params(), losses
 
     def train_full(self, num_steps):
-        for step in range(num_steps):
-            data, places, key = self.batch(step)
-            self.state, _ = self.steps.full_step(self.state, data, places, key, RATE, RESOLUTION)
-        return self.params()
+        return self.train([None] * num_steps)[0]
 
 
 def assert_same(ours, theirs, tolerance):
@@ -96,8 +89,8 @@ LARGE, SMALL = Subnet.uniform(), Subnet.uniform(kernel=3, expand=3, depth=2, hei
 def test_engines_train_the_same_parameters():
     subnets = [[LARGE, SMALL], [SMALL, SMALL], [SMALL, LARGE]]
     with jax.enable_x64(True):
-        masked, masked_losses = Setting(1, jnp.float64).train("masked", subnets)
-        static, static_losses = Setting(1, jnp.float64).train("static", subnets)
+        masked, masked_losses = Setting(1, jnp.float64).train(subnets)
+        static, static_losses = Setting(1, jnp.float64, engine="static").train(subnets)
     np.testing.assert_allclose(masked_losses, static_losses, rtol=1e-7)
     assert_same(masked, static, 1e-7)
     moved = jax.tree.map(lambda a, b: bool(np.abs(a - b).max() > 1e-4), masked, jax.device_get(params(seed=0)))
@@ -111,8 +104,8 @@ def test_result_does_not_depend_on_the_number_of_devices():
     space = SearchSpace(NET)
     subnets = [space.sample(jax.random.key(step), 2) for step in range(5)]
     with jax.enable_x64(True):
-        one, losses_of_one = Setting(1, jnp.float64).train("masked", subnets)
-        four, losses_of_four = Setting(4, jnp.float64).train("masked", subnets)
+        one, losses_of_one = Setting(1, jnp.float64).train(subnets)
+        four, losses_of_four = Setting(4, jnp.float64).train(subnets)
     np.testing.assert_allclose(losses_of_one, losses_of_four, rtol=1e-7)
     assert_same(one, four, 1e-7)
 
@@ -126,7 +119,7 @@ def test_phase_full_does_not_depend_on_the_number_of_devices():
 def test_streamed_images_train_the_same_parameters():
     subnets = [[LARGE, SMALL], [SMALL, LARGE]]
     (resident, losses), (streamed, streamed_losses) = (
-        Setting(2, source=source).train("masked", subnets) for source in (ResidentImages, StreamedImages)
+        Setting(2, streamed=streamed).train(subnets) for streamed in (False, True)
     )
     np.testing.assert_array_equal(losses, streamed_losses)
     assert_same(resident, streamed, 0)
@@ -134,10 +127,9 @@ def test_streamed_images_train_the_same_parameters():
 
 def test_bfloat16_changes_activations_only():
     subnets = [[LARGE, SMALL], [SMALL, LARGE]]
-    narrow, wide = Setting(1), Setting(1)
-    narrow.steps.net = narrow.steps.net.clone(dtype=jnp.bfloat16)
-    ours, losses = narrow.train("masked", subnets)
-    _, wide_losses = wide.train("masked", subnets)
+    narrow, wide = Setting(1, activations=jnp.bfloat16), Setting(1)
+    ours, losses = narrow.train(subnets)
+    _, wide_losses = wide.train(subnets)
     assert {leaf.dtype for leaf in jax.tree.leaves((ours, narrow.state.opt_state))} == {np.dtype(np.float32)}
     np.testing.assert_allclose(losses, wide_losses, rtol=0.02)
     assert not np.array_equal(losses, wide_losses)
@@ -146,7 +138,7 @@ def test_bfloat16_changes_activations_only():
 @pytest.mark.parametrize("engine", ENGINES)
 def test_draws_are_in_the_space_and_reproducible(engine):
     space = SearchSpace(NET).restrict(kernel=(5, 3), height=(4, 3))
-    draw = ENGINES[engine](Setting(1).steps).draw
+    draw = Setting(1, engine=engine).parts.engine.draw
     drawn = draw(jax.random.key(3), space, 50).subnets()
     assert drawn == draw(jax.random.key(3), space, 50).subnets()
     assert drawn != draw(jax.random.key(4), space, 50).subnets()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ofav2_jax import Choices, SearchSpace, Subnet, SuperNet, forward, forward_exits, forward_masked, recalibrate
-from ofav2_jax.model import supernet
+from ofav2_jax.model import stage
 from ofav2_jax.model.network import NETWORKS
 from ofav2_jax.model.supernet import variable_shapes
 from tests.helpers.programs import masked, quick_jit, static
@@ -107,11 +107,11 @@ def test_loop_over_levels_computes_little_twice(monkeypatch):
         return operations(jax.make_jaxpr(jax.grad(loss))(variable_shapes(net)["params"]).jaxpr)
 
     once = operations_of_gradient()
-    monkeypatch.setattr(supernet, "_remat", lambda body: body)
+    monkeypatch.setattr(stage, "remat", lambda body: body)
     everything_kept = operations_of_gradient()
     # Again are only made, in each of five loops, the expansion and the 5x5 and 3x3 kernels.
     assert once["dot_general"] == everything_kept["dot_general"] + 3 * 5
-    # See `layers._kept`.
+    # See `ops.saved`.
     assert "reduce_precision" not in once
 
 

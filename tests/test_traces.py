@@ -1,14 +1,18 @@
 """Traced programs that are kept: used for the same program, and for no other."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
 
+import ofav2_jax
 from ofav2_jax.model.supernet import SuperNet
-from ofav2_jax.runtime import trace_cache as traces
-from ofav2_jax.runtime.trace_cache import Traces, beside_compiled_programs
+from ofav2_jax.run import assembly
+from ofav2_jax.runtime import trace_cache
+from ofav2_jax.runtime.trace_cache import TraceCache, beside_compiled_programs
 from tests.helpers.steps import MIXED, SMALL, train
 
 
@@ -27,7 +31,7 @@ class Function:
 def lower(directory, function, described="net", name="step", x=3.0, devices=1):
     """As one more process would: the directory is all that there is."""
     args = {"a": jnp.arange(4.0)}, jnp.float32(x) if np.ndim(x) == 0 else x
-    kept = Traces(directory, jax.devices()[:devices], described)
+    kept = TraceCache(directory, jax.devices()[:devices], described)
     return kept.lower(name, function, (0,), args), args
 
 
@@ -65,18 +69,19 @@ def test_settings_of_jax_count(tmp_path):
 
 
 def test_source_counts(tmp_path, monkeypatch):
-    run(tmp_path, Function())
+    assert trace_cache._PACKAGE == Path(ofav2_jax.__file__).parent
+    source = tmp_path / "package"
+    (source / "train").mkdir(parents=True)
+    (source / "train" / "step.py").write_text("changed = False\n")
+    monkeypatch.setattr(trace_cache, "_PACKAGE", source)
+    monkeypatch.setattr(trace_cache, "_code", trace_cache._code.__wrapped__)
     function = Function()
-    monkeypatch.setattr(traces, "__file__", str(tmp_path / "package" / "traces.py"))
-    traces._code.cache_clear()
-    run(tmp_path, function)
+    run(tmp_path / "traces", function)
+    run(tmp_path / "traces", function)
     assert function.num_traces == 1
-    (tmp_path / "package").mkdir()
-    (tmp_path / "package" / "step.py").write_text("changed = True\n")
-    traces._code.cache_clear()
-    run(tmp_path, function)
+    (source / "train" / "step.py").write_text("changed = True\n")
+    run(tmp_path / "traces", function)
     assert function.num_traces == 2
-    traces._code.cache_clear()
 
 
 def _cut(content):
@@ -142,7 +147,7 @@ def test_traces_are_where_jax_keeps_programs(directory, enabled, kept, jax_keeps
     assert (beside_compiled_programs(jax.devices()) is not None) == kept
 
 
-class ForAccelerators(Traces):
+class ForAccelerators(TraceCache):
     """Also tries whether every program could be traced and kept on a GPU and on a TPU."""
 
     def lower(self, name, function, donate, args):
@@ -153,18 +158,20 @@ class ForAccelerators(Traces):
         return lowered
 
 
-def test_training_and_testing_on_four_devices(tmp_path, monkeypatch, jax_keeps_programs):
-    jax_keeps_programs(str(tmp_path / "compiled"))
+def test_training_and_testing_on_four_devices(tmp_path, monkeypatch):
     devices, steps = jax.devices()[:4], [[SMALL, MIXED]]
     with jax.enable_x64(True):
         expected = train("ee_d", "masked", devices, steps)
-        for kind in (ForAccelerators, Traces):
-            if kind is Traces:
+        for kind in (ForAccelerators, TraceCache):
+            if kind is TraceCache:
                 # By now everything is kept.
                 monkeypatch.setattr(SuperNet, "__call__", None)
-            result = train("ee_d", "masked", devices, steps, kind(tmp_path / "traces", devices, "ee_d"))
+            monkeypatch.setattr(
+                assembly, "beside_compiled_programs", lambda *described, kind=kind: kind(tmp_path, *described)
+            )
+            result = train("ee_d", "masked", devices, steps)
             assert result.keys() == expected.keys()
             for name, values in expected.items():
                 np.testing.assert_array_equal(result[name], values, err_msg=f"{name}, {kind.__name__}")
     # A step of two subnets, recalibration and test.
-    assert len(list((tmp_path / "traces").iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 3

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.config import settings_from_config
 from ofav2_jax.data.digits import load_digits
-from ofav2_jax.run import run as train
+from ofav2_jax.run.assembly import require_fit
 from tests.configs.tiny import get_config
 from tests.helpers.runs import results_of
 
@@ -40,6 +40,6 @@ def test_results(uninterrupted):
 
 def test_batch_size_that_the_devices_cannot_share_is_refused():
     settings = settings_from_config(get_config())
-    train.check(settings, load_digits(0), 4)
+    require_fit(settings, load_digits(0), 4)
     with pytest.raises(ValueError, match="batch_size=400 is not allowed: it must be divisible by the 3 devices"):
-        train.check(settings, load_digits(0), 3)
+        require_fit(settings, load_digits(0), 3)

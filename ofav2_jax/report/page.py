@@ -100,7 +100,7 @@ def _accuracy(run: RunRecord) -> Iterator[str]:
         for s in front
     ]
     columns = ["top\N{NON-BREAKING HYPHEN}1 in %", "million MACs", "million params"]
-    columns += [pictures.CHOICES[choice] for choice in varied]
+    columns += [pictures.LABELS[choice] for choice in varied]
     yield '<div class="pictures">'
     yield html.figure(pictures.accuracy_against_macs(subnets, colour_by), caption)
     yield f'<div class="tall"><h3>The Pareto front</h3>{html.table(columns, rows)}</div>'
@@ -226,7 +226,7 @@ def _schedule(phases: Sequence[Phase]) -> str:
             str(phase.warmup_epochs),
             f"{phase.learning_rate:g}",
             str(phase.num_subnets or "the maximal one"),
-            f"{pictures.CHOICES[phase.unlocks]} {', '.join(map(str, phase.values))}" if phase.unlocks else "",
+            f"{pictures.LABELS[phase.unlocks]} {', '.join(map(str, phase.values))}" if phase.unlocks else "",
         ]
         for phase in phases
     ]

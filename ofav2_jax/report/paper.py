@@ -8,14 +8,16 @@ from typing import Any
 
 from ofav2_jax import files
 from ofav2_jax.model.network import CHOICES, network_spec
-from ofav2_jax.settings.phases import paper_phases
+from ofav2_jax.settings.phases import TABLE_III, paper_phases
 from ofav2_jax.settings.recipe import Augmentation
 from ofav2_jax.settings.settings import Settings
 
 Cell = dict[str, float]
 
 # Maps the values of `Phase.unlocks` to the columns of the tables; phase full unlocks nothing.
-COLUMNS = {"": "resolution", **{name: choice.label for name, choice in CHOICES.items()}}
+COLUMNS = {
+    name: CHOICES[name].label if name else "resolution" for name in dict.fromkeys(phase.unlocks for phase in TABLE_III)
+}
 TABLES = {1.0: "Table IV", 1.2: "Table V"}
 # In the order of the paper's rows.
 ROWS = ("ofa_mbv3", "se_d", "ee_b", "ee_d", "se_p", "se_dp", "ee_p", "ee_dp")

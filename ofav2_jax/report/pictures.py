@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ofav2_jax.model.network import Block
+from ofav2_jax.report.paper import COLUMNS
 from ofav2_jax.report.svg import COLOURS, INK, MARKERS, Picture, picture
 
 if TYPE_CHECKING:
@@ -11,17 +13,9 @@ if TYPE_CHECKING:
 
 Subnets = Sequence[Mapping[str, Any]]
 
-# Maps each key of a subnet in `result.json` to the field's name for that choice.
-CHOICES = {
-    "resolution": "resolution",
-    "kernel": "kernel",
-    "level": "level",
-    "height": "height",
-    "depth": "depth",
-    "expand": "width",
-}
-# A level code is a sum: inverted bottleneck 4, pointwise block 2, light block 1.
-_LEVELS = {7: "IB+PW+L", 6: "IB+PW", 5: "IB+L", 3: "PW+L", 4: "IB", 2: "PW", 1: "L"}
+# The names of the choices in tables and pictures, by their keys in `result.json`.
+LABELS = {choice or "resolution": label for choice, label in COLUMNS.items()}
+_BLOCKS = {Block.BOTTLENECK: "IB", Block.POINTWISE: "PW", Block.LIGHT: "L"}
 
 # The values of the choices by which subnets are coloured; each value has the colour and marker at its position.
 _VALUES: dict[str, tuple[int | str, ...]] = {"height": (1, 2, 3, 4, 5, "ensemble"), "depth": (2, 3, 4)}
@@ -56,13 +50,15 @@ def best_subnets(subnets: Subnets, share: float = 0.1) -> list[Mapping[str, Any]
 
 def varied_choices(subnets: Subnets) -> dict[str, list[Any]]:
     """Returns the choices in which the subnets differ, each with the values that occur, largest first."""
-    values = {choice: sorted({s[choice] for s in subnets}, reverse=True) for choice in CHOICES}
+    values = {choice: sorted({s[choice] for s in subnets}, reverse=True) for choice in LABELS}
     return {choice: found for choice, found in values.items() if len(found) > 1}
 
 
 def value_name(choice: str, value: Any) -> str:
     """Writes a value of a choice for a reader."""
-    return f"{value}: {_LEVELS[value]}" if choice == "level" else str(value)
+    if choice != "level":
+        return str(value)
+    return f"{value}: {'+'.join(name for block, name in _BLOCKS.items() if value & block)}"
 
 
 def accuracy_against_macs(subnets: Subnets, colour_by: str) -> Picture:
@@ -152,7 +148,7 @@ def choice_shares(subnets: Subnets) -> Picture:
             )
             axes.set_yticks(y, [value_name(choice, value) for value in values], parse_math=False)
             axes.set_ylim(len(values) - 0.2, -0.8)
-            axes.set_ylabel(CHOICES[choice], rotation=0, ha="right", va="center", labelpad=10, fontweight="bold")
+            axes.set_ylabel(LABELS[choice], rotation=0, ha="right", va="center", labelpad=10, fontweight="bold")
             axes.grid(axis="y", visible=False)
             axes.tick_params(axis="y", length=0)
         panels[-1].set_xlabel("share of the subnets in %")

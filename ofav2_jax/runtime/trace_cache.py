@@ -17,6 +17,8 @@ from typing import Any
 import jax
 from jax import export
 
+# All of the package: a program depends on modules in other folders than this one.
+_PACKAGE = Path(__file__).parents[1]
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
@@ -95,9 +97,8 @@ def beside_compiled_programs(devices: Sequence[jax.Device], *described: Any) -> 
 def _code() -> list[str]:
     """What every program is made of: this package and what it is built on."""
     source = hashlib.sha256()
-    package = Path(__file__).parents[1]
-    for file in sorted(package.rglob("*.py")):
-        source.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())
+    for file in sorted(_PACKAGE.rglob("*.py")):
+        source.update(str(file.relative_to(_PACKAGE)).encode() + b"\0" + file.read_bytes())
     return [source.hexdigest(), *(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib", "flax", "optax"))]
 
 

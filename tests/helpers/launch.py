@@ -6,5 +6,5 @@ from experiments import eps
 from ofav2_jax.runtime import programs
 
 if __name__ == "__main__":
-    programs.compiler_options = programs.quick_compiler_options
+    programs.compile_quickly()
     eps.launch(sys.argv)

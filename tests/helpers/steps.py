@@ -3,30 +3,27 @@
 python -m tests.helpers.steps COORDINATOR NUM_PROCESSES INDEX DEVICES_PER_PROCESS OUT
 """
 
+import dataclasses
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ofav2_jax import Subnet, SuperNet
+from ofav2_jax import Choices, Settings, Subnet, SuperNet
 from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.data.digits import load_digits
-from ofav2_jax.evaluate.evaluator import Evaluation, Evaluator
-from ofav2_jax.model.choices import Choices
-from ofav2_jax.run.run import initial_params
+from ofav2_jax.run.assembly import assemble, initial_params
 from ofav2_jax.runtime import processes, programs
-from ofav2_jax.runtime.feed import image_feed
-from ofav2_jax.runtime.programs import Programs
 from ofav2_jax.runtime.sharding import replicate
-from ofav2_jax.runtime.trace_cache import Traces
-from ofav2_jax.settings.recipe import Augmentation
-from ofav2_jax.train.step import ENGINES, Recipe, Steps
+from ofav2_jax.settings.recipe import Augmentation, Evaluation, Recipe
+from ofav2_jax.train.step import StepInputs
 
 RATE = 1e-3
 RESOLUTION = 32
 # Images are mirrored, by draws of their own, but not cropped, see `Exact`.
 RECIPE = Recipe(augmentation=Augmentation(area=(1, 1), aspect=(1, 1)))
+EVALUATION = Evaluation(60, 30, 46, 2)
 SMALL, MIXED = Subnet.uniform(kernel=3, expand=3, depth=2), Subnet.uniform(kernel=5, expand=6, depth=3)
 # The subnets of each step; None stands for a step of phase full.
 FOUR = [None, None, [SMALL, MIXED], [SMALL, MIXED]]
@@ -44,40 +41,39 @@ class Exact(Normalisation):
         return pixels / 256 - 0.5
 
 
-def train(
-    network: str,
-    engine_name: str,
-    devices: list[jax.Device],
-    subnets_of_step: list,
-    traces: Traces | None = None,
-) -> dict[str, np.ndarray]:
+def inputs_of(parts, first, number, key, rate, subnets=None, teacher=None):
+    """A step on `number` training images from the `first` on; None in the place of subnets: of phase full."""
+    indices = np.roll(parts.dataset.splits["train"].astype(np.int32), first)[:number]
+    images, places = parts.feed.batch(indices.reshape(len(parts.devices), -1))
+    choices = None if subnets is None else Choices.stack(subnets)
+    return StepInputs(images, places, key, jnp.float32(rate), None if subnets is None else teacher, choices)
+
+
+def train(network: str, engine: str, devices: list[jax.Device], subnets_of_step: list) -> dict[str, np.ndarray]:
     """In float64: what float32 rounds away crosses kinks of ReLUs, see `Exact`.
 
     Returns:
         Parameters by name, losses of all steps, and right answers in a test.
     """
     digits = load_digits(seed=0)
+    digits = dataclasses.replace(digits, normalisation=Exact(*digits.normalisation))
     net = SuperNet(network, width_multiplier=0.1, num_classes=10, dtype=jnp.float64)
-    steps = Steps(net, RECIPE, Exact(*digits.normalisation), devices, Programs([RESOLUTION], traces))
-    feed, engine = image_feed(digits, devices), ENGINES[engine_name](steps)
+    settings = Settings.paper(
+        network, batch_size=64, resolutions=(RESOLUTION,), engine=engine, recipe=RECIPE, evaluation=EVALUATION
+    )
+    parts = assemble(settings, digits, devices, net=net)
     start, teacher = (jax.tree.map(lambda p: jnp.array(p, jnp.float64), initial_params(net, seed)) for seed in (0, 1))
-    state = replicate(steps.init_state(start), devices)
+    state = replicate(parts.step.init_state(start), devices)
     teacher = replicate(teacher, devices)
-    indices, losses = digits.splits["train"].astype(np.int32), []
-    for step, subnets in enumerate(subnets_of_step):
-        data, places = feed.batch(np.roll(indices, 16 * step)[:64].reshape(len(devices), -1))
-        key = jax.random.fold_in(jax.random.key(5), step)
-        if subnets is None:
-            result = steps.full_step(state, data, places, key, RATE, RESOLUTION)
-        else:
-            choices = Choices.stack(subnets)
-            result = engine.step(state, teacher, data, choices, places, key, RATE, RESOLUTION)
+    losses = []
+    for number, subnets in enumerate(subnets_of_step):
+        key = jax.random.fold_in(jax.random.key(5), number)
+        inputs = inputs_of(parts, 16 * number, 64, key, RATE, subnets, teacher)
         # Collectives of virtual devices must not be in flight together.
-        state, metrics = jax.block_until_ready(result)
+        state, metrics = jax.block_until_ready(parts.engine(state, inputs, RESOLUTION))
         losses.append(float(jnp.mean(metrics["loss"])))
-    params = jax.jit(steps.packing.unpack)(state.params)
-    evaluator = Evaluator(steps, Evaluation(60, 30, 46, 2), digits, feed, seed=0)
-    scores = evaluator.score(params, [Subnet.uniform(), SMALL, MIXED], RESOLUTION, "test")
+    params = jax.jit(parts.step.packing.unpack)(state.params)
+    scores = parts.evaluator.score(params, [Subnet.uniform(), SMALL, MIXED], RESOLUTION, "test")
     return {
         "losses": np.array(losses),
         "top1": np.array([score.top1 for score in scores]),
@@ -89,6 +85,6 @@ if __name__ == "__main__":
     coordinator, num_processes, index, num_devices, out = sys.argv[1:]
     jax.config.update("jax_num_cpu_devices", int(num_devices))
     jax.config.update("jax_enable_x64", True)
-    programs.compiler_options = programs.quick_compiler_options
+    programs.compile_quickly()
     processes.connect(coordinator, int(num_processes), int(index))
     np.savez(f"{out}-{index}.npz", **train("ofa_mbv3", "masked", jax.devices(), FOUR))
