@@ -1,4 +1,9 @@
-"""What the eight experiments of the paper share."""
+"""What the eight experiments of the paper share.
+
+No full run of any of them has been timed here. The paper reports 1.5 GPU days for its PyTorch code; the phases, and
+with them epochs and subnets per step, differ between the networks. `python -m benchmarks.gpu` projects the time of EE_D
+from a few steps on the GPU at hand; `--dry_run` prints the number of steps of each phase.
+"""
 
 import dataclasses
 import math

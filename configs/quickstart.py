@@ -2,7 +2,10 @@
 
     python -m experiments.eps --config=configs/quickstart.py
 
-Expected: see the README.
+Hardware   2 CPU cores (with AVX-512, for the figures below).
+Time       measured: 3 min 19 s with an empty cache of programs, 1 min 55 s with a full one (benchmarks/README.md).
+Expected   measured: 94.61 / 98.33 %, mean / best test top-1 of 270 subnets after the last phase; on two other
+           processors, which round otherwise, 94.70 / 98.61 and 94.75 / 98.05 %.
 """
 
 from configs.common import base_config, parse_arguments
