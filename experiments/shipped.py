@@ -4,8 +4,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
-# A neighbour of this folder in a clone, and also where the package is installed.
-_DIRECTORY = Path(__file__).resolve().parents[1] / "configs"
+# Beside this folder, in a clone as well as in an installed package.
+_DIRECTORY = Path(__file__).parents[1] / "configs"
 # These hold what the configs share.
 _NOT_CONFIGS = ("__init__", "common")
 
@@ -50,17 +50,13 @@ def provide_configs() -> None:
     Config files, the shipped ones and users' own, import `configs.common`. By the search path alone that could be a
     folder `configs/` of the user's in the working directory, or nothing at all.
     """
-    initial = _DIRECTORY / "__init__.py"
-    found = sys.modules.get("configs")
-    if found is not None and _is_file(vars(found).get("__file__"), initial):
+    init = _DIRECTORY / "__init__.py"
+    imported = sys.modules.get("configs")
+    if imported is not None and vars(imported).get("__file__") == str(init):
         return
     for name in [name for name in sys.modules if name.partition(".")[0] == "configs"]:
         del sys.modules[name]
-    spec = importlib.util.spec_from_file_location("configs", initial, submodule_search_locations=[str(_DIRECTORY)])
+    spec = importlib.util.spec_from_file_location("configs", init, submodule_search_locations=[str(_DIRECTORY)])
     assert spec is not None and spec.loader is not None
     sys.modules["configs"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["configs"])
-
-
-def _is_file(name: str | None, file: Path) -> bool:
-    return name is not None and Path(name).resolve() == file

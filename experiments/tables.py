@@ -1,6 +1,7 @@
 """Prints Tables IV and V of the paper with the results of runs, each result beside the paper's number.
 
-python -m experiments.tables runs/* [--out=DIR]
+python -m experiments.tables runs/* [--out=DIR]    # in a clone
+ofav2 tables runs/* [--out=DIR]                    # anywhere, where the package is installed
 
 Files and directories among the arguments that are no runs are named on stderr and skipped.
 """
