@@ -1,6 +1,7 @@
 """Rebuilds the page of a run, `report.html`, from the files in the run directory.
 
-python -m experiments.report RUN
+python -m experiments.report RUN    # in a clone
+ofav2 report RUN                    # anywhere, where the package is installed
 """
 
 import argparse
