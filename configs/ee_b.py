@@ -1,7 +1,7 @@
 """EE_B (Table II): early exits, on Tiny ImageNet.
 
 python -m experiments.eps --config=configs/ee_b.py
-python -m experiments.eps --config=configs/ee_b.py:wm=1.2,teacher=fixed
+ofav2 eps --config=ee_b:wm=1.2,teacher=fixed
 """
 
 from configs.common import paper_config

@@ -1,7 +1,7 @@
 """EE_D (Table II): early exits, dense skips, on Tiny ImageNet.
 
 python -m experiments.eps --config=configs/ee_d.py
-python -m experiments.eps --config=configs/ee_d.py:wm=1.2,teacher=fixed
+ofav2 eps --config=ee_d:wm=1.2,teacher=fixed
 """
 
 from configs.common import paper_config

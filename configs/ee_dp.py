@@ -1,7 +1,7 @@
 """EE_DP (Table II): early exits, dense skips and parallel blocks, on Tiny ImageNet.
 
 python -m experiments.eps --config=configs/ee_dp.py
-python -m experiments.eps --config=configs/ee_dp.py:wm=1.2,teacher=fixed
+ofav2 eps --config=ee_dp:wm=1.2,teacher=fixed
 """
 
 from configs.common import paper_config

@@ -1,7 +1,7 @@
 """EE_P (Table II): early exits, parallel blocks, on Tiny ImageNet.
 
 python -m experiments.eps --config=configs/ee_p.py
-python -m experiments.eps --config=configs/ee_p.py:wm=1.2,teacher=fixed
+ofav2 eps --config=ee_p:wm=1.2,teacher=fixed
 """
 
 from configs.common import paper_config

@@ -1,6 +1,7 @@
 """EE_D through all of its phases on 1,797 real handwritten digits, in minutes.
 
     python -m experiments.eps --config=configs/quickstart.py
+    ofav2 eps --config=quickstart
 
 Expected: see the README.
 """

@@ -1,7 +1,7 @@
 """SE_D (Table II): single exit, dense skips, on Tiny ImageNet.
 
 python -m experiments.eps --config=configs/se_d.py
-python -m experiments.eps --config=configs/se_d.py:wm=1.2,teacher=fixed
+ofav2 eps --config=se_d:wm=1.2,teacher=fixed
 """
 
 from configs.common import paper_config

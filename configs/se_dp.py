@@ -1,7 +1,7 @@
 """SE_DP (Table II): single exit, dense skips and parallel blocks, on Tiny ImageNet.
 
 python -m experiments.eps --config=configs/se_dp.py
-python -m experiments.eps --config=configs/se_dp.py:wm=1.2,teacher=fixed
+ofav2 eps --config=se_dp:wm=1.2,teacher=fixed
 """
 
 from configs.common import paper_config

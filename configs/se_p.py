@@ -1,7 +1,7 @@
 """SE_P (Table II): single exit, parallel blocks, on Tiny ImageNet.
 
 python -m experiments.eps --config=configs/se_p.py
-python -m experiments.eps --config=configs/se_p.py:wm=1.2,teacher=fixed
+ofav2 eps --config=se_p:wm=1.2,teacher=fixed
 """
 
 from configs.common import paper_config

@@ -1,7 +1,7 @@
 """Extended Progressive Shrinking from the command line.
 
-python -m experiments.eps --config=configs/quickstart.py [--workdir=DIR] [--config.field=value] [--dry_run]
-                          [--multihost [--coordinator=HOST:PORT --num_processes=N --process_index=I]]
+python -m experiments.eps --config=configs/quickstart.py    # in a clone
+ofav2 eps --config=quickstart                               # anywhere, where the package is installed
 """
 
 import logging
@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,16 +30,31 @@ from . import cpu
 from .arguments import read_arguments
 from .config import load_dataset, settings_from_config
 from .console import Console, print_plan, print_results, rebuild_report
+from .shipped import shipped_configs
 from .stopping import StopSignals
 
+_PROGRAM = "python -m experiments.eps"
 _BAD_INPUT, _FAILED = 2, 1
 _LOST = "another process of this run ended or cannot be reached ({}): start all of them again, and the run goes on"
 
 
-def main(argv: list[str]) -> int:
-    """Runs the experiment that the command line names; returns the exit status."""
+def command(arguments: Sequence[str], program: str) -> NoReturn:
+    """Runs an experiment as the whole of this process, see `commands.Command`."""
+    launch([program, *arguments], program)
+
+
+def main(argv: list[str], program: str = _PROGRAM) -> int:
+    """Runs the experiment that the command line names.
+
+    Args:
+        argv: the command line; its first element is not read.
+        program: how the user starts this program, which the command that resumes the run repeats.
+
+    Returns:
+        The exit status.
+    """
     if "--help" in argv:
-        print(__doc__)
+        print(_usage(program))
         return 0
     try:
         arguments = read_arguments(argv)
@@ -66,9 +82,9 @@ def main(argv: list[str]) -> int:
         _cache_programs()
         reporter: Reporter = Console(workdir) if first else Silent()
         run = Run(settings, dataset, workdir, devices, reporter, config.checkpoint.every_s)
-        command = ["python", "-m", "experiments.eps", *argv[1:]]
+        resume = [*program.split(), *argv[1:]]
         if first:
-            write_run_info(workdir, command)
+            write_run_info(workdir, resume)
     except processes.DifferentProcessesError as error:
         return _fail_together(error, _BAD_INPUT)
     except (ValueError, OSError, ImportError) as error:
@@ -77,7 +93,7 @@ def main(argv: list[str]) -> int:
         return _fail(error, _FAILED)
     except KeyboardInterrupt:
         return _fail(RuntimeError("interrupted before the run began"), 128 + signal.SIGINT)
-    signals = StopSignals(run, command)
+    signals = StopSignals(run, resume)
     try:
         results = run.execute()
     except StoppedError:
@@ -96,6 +112,17 @@ def main(argv: list[str]) -> int:
         print_results(settings, results, workdir)
         rebuild_report(workdir)
     return 0
+
+
+def _usage(program: str) -> str:
+    return f"""Extended Progressive Shrinking: trains a supernet and evaluates its subnets after each phase.
+
+{program} --config=CONFIG[:name=value,...] [--workdir=DIR] [--config.field=value] [--dry_run]
+    [--multihost [--coordinator=HOST:PORT --num_processes=N --process_index=I]]
+
+CONFIG is a file or one of {", ".join(shipped_configs())}; for instance
+{program} --config=configs/quickstart.py
+{program} --config=ee_d:smoke --dry_run"""
 
 
 def _default_workdir(name: str) -> str:
@@ -138,15 +165,15 @@ def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def launch(argv: list[str]) -> NoReturn:
-    """Runs an experiment as the whole of this process."""
+def launch(argv: list[str], program: str = _PROGRAM) -> NoReturn:
+    """Runs an experiment as the whole of this process, see `main`."""
     # Orbax logs, with pages of its stack, the errors that it raises; and leaves reads of damaged files behind that end
     # after what waited for them, and whose errors asyncio then reports.
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
     logging.getLogger("asyncio").addFilter(lambda record: "never retrieved" not in record.getMessage())
     sys.unraisablehook = _report_unraisable
     try:
-        status = main(argv)
+        status = main(argv, program)
     except Exception:
         traceback.print_exc()
         status = _FAILED
