@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from ofav2_jax import __version__
 from ofav2_jax.checks import did_you_mean
-
-from . import cpu
+from ofav2_jax.runtime import cpu
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,10 +23,9 @@ from ofav2_jax.run.reporter import Reporter, Silent
 from ofav2_jax.run.run import Run, StoppedError
 from ofav2_jax.run.run_directory import RunDirectory
 from ofav2_jax.run.run_info import write_run_info
-from ofav2_jax.runtime import processes
+from ofav2_jax.runtime import cpu, processes
 from ofav2_jax.train.epoch import NonFiniteLossError
 
-from . import cpu
 from .arguments import read_arguments
 from .config import load_dataset, settings_from_config
 from .console import Console, print_plan, print_results, rebuild_report

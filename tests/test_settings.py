@@ -9,7 +9,11 @@ from experiments.config import settings_from_config
 from ofav2_jax import Settings
 from ofav2_jax.model.network import NETWORKS
 from ofav2_jax.report.paper import comparable
+from ofav2_jax.settings import recipe
+from ofav2_jax.settings import settings as settings_module
 from ofav2_jax.settings.nested import from_nested
+from ofav2_jax.train.engines import ENGINES
+from ofav2_jax.train.losses import DISTILLATIONS
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -26,6 +30,12 @@ def test_the_numbers_of_the_paper():
     assert (settings.recipe.weight_decay, settings.recipe.momentum, settings.recipe.kd_ratio) == (3e-5, 0.9, 1.0)
     assert sum(phase.total_epochs for phase in settings.phases) == 965
     assert base_config("ee_d").evaluation.batch_size == settings.evaluation.batch_size
+
+
+def test_the_names_that_settings_allow_are_those_that_there_are():
+    # Settings know no JAX, and therefore no function that a name stands for.
+    assert recipe.DISTILLATIONS == tuple(DISTILLATIONS)
+    assert settings_module.ENGINES == tuple(ENGINES)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
