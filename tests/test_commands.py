@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments import commands, cpu, eps, shipped
+from experiments import commands, eps, shipped
 from experiments.arguments import load_config
 from ofav2_jax import __version__
 from ofav2_jax.run.run import StoppedError
+from ofav2_jax.runtime import cpu
 
 ROOT = Path(__file__).parents[1]
 RAISES = "raise RuntimeError('a file of the working directory is run')\n"

@@ -28,7 +28,7 @@ def test_the_numbers_of_the_paper():
     settings = Settings.paper("ee_d")
     assert (settings.batch_size, settings.resolutions, settings.width_multiplier) == (200, (48, 56, 64), 1.0)
     assert (settings.recipe.weight_decay, settings.recipe.momentum, settings.recipe.kd_ratio) == (3e-5, 0.9, 1.0)
-    assert sum(phase.total_epochs for phase in settings.phases) == 965
+    assert sum(phase.total_epochs for phase in settings.phases) == 915
     assert base_config("ee_d").evaluation.batch_size == settings.evaluation.batch_size
 
 

@@ -33,8 +33,8 @@ def paper_row(network: str, width_multiplier: float, teacher: str) -> dict[str, 
 
     Args:
         network: name of one of the networks in Table II.
-        width_multiplier: width multiplier of the supernet; for any other value than those two, and for a network that is
-            not the paper's, every cell is None.
+        width_multiplier: width multiplier of the supernet; for any other value than those two, and for a network that
+            is not the paper's, every cell is None.
         teacher: "fixed" or "progressive".
 
     Returns:

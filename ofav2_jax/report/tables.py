@@ -16,7 +16,7 @@ _CAPTION = "test top-1 in %, average / best of the tested subnets"
 
 
 def build_tables(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Builds Table IV, Table V and, if there are runs with other width multipliers or networks, a third table for those.
+    """Builds Table IV, Table V and, for runs with other width multipliers or networks, a third table.
 
     Args:
         runs: the runs to show; several runs of one row are listed in this order.
