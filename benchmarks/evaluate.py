@@ -16,7 +16,7 @@ from benchmarks import pytorch
 from benchmarks.apart import Apart
 from benchmarks.ours import NUM_IMAGES, OurTest, machine, print_setting, write_json
 from benchmarks.train_step import NETWORKS
-from experiments import cpu
+from ofav2_jax.runtime import cpu
 
 BATCH_SIZE = 100
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.apart import Apart
 from benchmarks.ours import Ours, machine, print_setting, write_json
-from experiments import cpu
+from ofav2_jax.runtime import cpu
 
 _BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1}
 _COUNTS = (1, 2, 4, 8)

@@ -21,7 +21,7 @@ import jax
 from benchmarks import pytorch
 from benchmarks.apart import Apart
 from benchmarks.ours import Ours, machine, print_setting, write_json
-from experiments import cpu
+from ofav2_jax.runtime import cpu
 
 # Subnets per step, as in Table III; phase full trains the maximal network itself.
 NUM_SUBNETS = {"full": 0, "kernel": 1, "depth2": 2, "width2": 4}

@@ -6,7 +6,7 @@ Expected   44.18 / 51.64 %, mean / best test top-1 of all uniform subnets after 
            (Table IV), not reproduced here. Its other numbers are in ofav2_jax/report/paper_tables.json.
 
 python -m experiments.eps --config=configs/ee_b.py
-python -m experiments.eps --config=configs/ee_b.py:wm=1.2,teacher=fixed
+ofav2 eps --config=ee_b:wm=1.2,teacher=fixed
 """
 
 from configs.common import paper_config

@@ -9,7 +9,7 @@ Measured   on 2 CPU cores (benchmarks/README.md, docs/reduced_runs.md): a step o
            20 classes end at 38.40 / 45.60 %. None of these says what a full run reaches.
 
 python -m experiments.eps --config=configs/ee_d.py
-python -m experiments.eps --config=configs/ee_d.py:wm=1.2,teacher=fixed
+ofav2 eps --config=ee_d:wm=1.2,teacher=fixed
 """
 
 from configs.common import paper_config

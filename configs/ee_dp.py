@@ -6,7 +6,7 @@ Expected   30.20 / 46.24 %, mean / best test top-1 of all uniform subnets after 
            (Table IV), not reproduced here. Its other numbers are in ofav2_jax/report/paper_tables.json.
 
 python -m experiments.eps --config=configs/ee_dp.py
-python -m experiments.eps --config=configs/ee_dp.py:wm=1.2,teacher=fixed
+ofav2 eps --config=ee_dp:wm=1.2,teacher=fixed
 """
 
 from configs.common import paper_config

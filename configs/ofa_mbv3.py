@@ -9,7 +9,7 @@ Measured   on 2 CPU cores (benchmarks/README.md, docs/reduced_runs.md): a step o
            reaches.
 
 python -m experiments.eps --config=configs/ofa_mbv3.py
-python -m experiments.eps --config=configs/ofa_mbv3.py:wm=1.2,teacher=fixed
+ofav2 eps --config=ofa_mbv3:wm=1.2,teacher=fixed
 """
 
 from configs.common import paper_config

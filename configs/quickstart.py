@@ -1,6 +1,7 @@
 """EE_D through all of its phases on 1,797 real handwritten digits, in minutes.
 
     python -m experiments.eps --config=configs/quickstart.py
+    ofav2 eps --config=quickstart
 
 Hardware   2 CPU cores (with AVX-512, for the figures below).
 Time       measured: 3 min 19 s with an empty cache of programs, 1 min 55 s with a full one (benchmarks/README.md).

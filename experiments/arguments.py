@@ -14,6 +14,8 @@ from ml_collections import ConfigDict, config_flags
 
 from ofav2_jax.checks import did_you_mean, refuse, require_positive
 
+from .shipped import find_config, shipped_configs, similar_configs
+
 # What the text of a field must be; any text is a str.
 _TYPES = {int: "an int", float: "a number", bool: "true or false", tuple: "a tuple, for instance (48,64)"}
 _FLAG_TYPES = {"bool": bool, "int": int}
@@ -47,7 +49,7 @@ def read_arguments(argv: Sequence[str]) -> Arguments:
     """
     # Not the process's own flags: those can be defined and parsed only once.
     own = flags.FlagValues()
-    flags.DEFINE_string("config", None, "The experiment, configs/X.py[:name=value,...].", flag_values=own)
+    flags.DEFINE_string("config", None, "The experiment, a file or a name.", flag_values=own)
     flags.DEFINE_string("workdir", None, "The run's directory; runs/<name> if not given.", flag_values=own)
     flags.DEFINE_bool("dry_run", False, "Print the plan and stop.", flag_values=own)
     flags.DEFINE_bool("multihost", False, "Be one process of several.", flag_values=own)
@@ -140,32 +142,37 @@ def load_config(argument: str) -> ConfigDict:
     """Runs the `get_config` of a config file.
 
     Args:
-        argument: `FILE` or `FILE:text`; the text is what `get_config` is called with.
+        argument: `FILE` or `FILE:text`; the text is what `get_config` is called with. Instead of a file it may be the
+            name of a shipped config, see `find_config`.
 
     Raises:
         ValueError: if there is no such file, or it does not give a config.
     """
     path, colon, text = argument.partition(":")
-    if not Path(path).is_file():
-        # The other files there hold what configs share.
-        files = [*Path(path).parent.glob("*.py"), *Path("configs").glob("*.py")]
-        paths = {file.stem: str(file) for file in files if file.stem not in ("__init__", "common")}
-        raise ValueError(f"config={path!r} is not a file{did_you_mean(Path(path).stem, paths, paths.__getitem__)}")
+    file = find_config(path)
+    if file is None:
+        raise ValueError(f"config={path!r} is not a file{_what_is_there(path)}")
     try:
-        module = runpy.run_path(path)
+        module = runpy.run_path(str(file))
         if "get_config" not in module:
             raise ValueError(f"config={path!r} is not a config file: it has no function get_config")
         config = module["get_config"](*([text] if colon else []))
     except ValueError:
         raise
     except Exception as error:
-        lines = [
-            f", line {frame.lineno}" for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path
-        ]
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f", line {frame.lineno}" for frame in frames if frame.filename == str(file)]
         raise ValueError(f"config={path!r} fails{''.join(lines[-1:])}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise ValueError(f"config={path!r} is not a config file: get_config returns {config!r}, not a ConfigDict")
     return config
+
+
+def _what_is_there(path: str) -> str:
+    """The rest of the message that a config is not a file."""
+    known = similar_configs(path)
+    hint = did_you_mean(Path(path).stem, known, known.__getitem__)
+    return hint if Path(path).suffix else f" and not one of {', '.join(shipped_configs())}{hint}"
 
 
 def field_names(config: ConfigDict, prefix: str = "") -> Iterator[str]:

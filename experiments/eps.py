@@ -1,7 +1,7 @@
 """Extended Progressive Shrinking from the command line.
 
-python -m experiments.eps --config=configs/quickstart.py [--workdir=DIR] [--config.field=value] [--dry_run]
-                          [--multihost [--coordinator=HOST:PORT --num_processes=N --process_index=I]]
+python -m experiments.eps --config=configs/quickstart.py    # in a clone
+ofav2 eps --config=quickstart                               # anywhere, where the package is installed
 """
 
 import logging
@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,53 +23,44 @@ from ofav2_jax.run.reporter import Reporter, Silent
 from ofav2_jax.run.run import Run, StoppedError
 from ofav2_jax.run.run_directory import RunDirectory
 from ofav2_jax.run.run_info import write_run_info
-from ofav2_jax.runtime import processes
+from ofav2_jax.runtime import cpu, processes
 from ofav2_jax.train.epoch import NonFiniteLossError
 
-from . import cpu
-from .arguments import read_arguments
+from .arguments import Arguments, read_arguments
 from .config import load_dataset, settings_from_config
 from .console import Console, print_plan, print_results, rebuild_report
+from .shipped import shipped_configs
 from .stopping import StopSignals
 
+_PROGRAM = "python -m experiments.eps"
 _BAD_INPUT, _FAILED = 2, 1
 _LOST = "another process of this run ended or cannot be reached ({}): start all of them again, and the run goes on"
 
 
-def main(argv: list[str]) -> int:
-    """Runs the experiment that the command line names; returns the exit status."""
+def command(arguments: Sequence[str], program: str) -> NoReturn:
+    """Runs an experiment as the whole of this process, see `commands.Command`."""
+    launch([program, *arguments], program)
+
+
+def main(argv: list[str], program: str = _PROGRAM) -> int:
+    """Runs the experiment that the command line names.
+
+    Args:
+        argv: the command line; its first element is not read.
+        program: how the user starts this program, which the command that resumes the run repeats.
+
+    Returns:
+        The exit status.
+    """
     if "--help" in argv:
-        print(__doc__)
+        print(_usage(program))
         return 0
+    resume = [*program.split(), *argv[1:]]
     try:
         arguments = read_arguments(argv)
-        config = arguments.config
-        if arguments.workdir == "":
-            raise ValueError("workdir='' is not allowed: name a directory")
         if arguments.processes is not None:
             processes.connect(*arguments.processes)
-        first = processes.is_first()
-        settings = settings_from_config(config)
-        devices = jax.devices()
-        # Everything that can be refused without the data, which may have to be downloaded.
-        require_divisible(settings, len(devices))
-        workdir = Path(_default_workdir(settings.name) if arguments.workdir is None else arguments.workdir)
-        if first:
-            _check_writable(workdir)
-            RunDirectory(workdir).check(settings)
-        # Where processes share a disk, the first one downloads and decodes for all.
-        dataset = processes.first_before_others(lambda: load_dataset(config))
-        require_fit(settings, dataset, len(devices))
-        if first:
-            print_plan(settings, dataset, workdir, devices)
-        if arguments.dry_run:
-            return 0
-        _cache_programs()
-        reporter: Reporter = Console(workdir) if first else Silent()
-        run = Run(settings, dataset, workdir, devices, reporter, config.checkpoint.every_s)
-        command = ["python", "-m", "experiments.eps", *argv[1:]]
-        if first:
-            write_run_info(workdir, command)
+        run, workdir = _prepare(arguments, resume)
     except processes.DifferentProcessesError as error:
         return _fail_together(error, _BAD_INPUT)
     except (ValueError, OSError, ImportError) as error:
@@ -77,25 +69,71 @@ def main(argv: list[str]) -> int:
         return _fail(error, _FAILED)
     except KeyboardInterrupt:
         return _fail(RuntimeError("interrupted before the run began"), 128 + signal.SIGINT)
-    signals = StopSignals(run, command)
+    return 0 if run is None else _execute(run, workdir, resume, is_one_of_several=arguments.processes is not None)
+
+
+def _prepare(arguments: Arguments, resume: Sequence[str]) -> tuple[Run | None, Path]:
+    """Prints the plan and claims the directory; for a dry run only the former."""
+    config, first = arguments.config, processes.is_first()
+    if arguments.workdir == "":
+        raise ValueError("workdir='' is not allowed: name a directory")
+    settings, devices = settings_from_config(config), jax.devices()
+    # Everything that can be refused without the data, which may have to be downloaded.
+    require_divisible(settings, len(devices))
+    workdir = Path(_default_workdir(settings.name) if arguments.workdir is None else arguments.workdir)
+    if first:
+        _check_writable(workdir)
+        RunDirectory(workdir).check(settings)
+    # Where processes share a disk, the first one downloads and decodes for all.
+    dataset = processes.first_before_others(lambda: load_dataset(config))
+    require_fit(settings, dataset, len(devices))
+    if first:
+        print_plan(settings, dataset, workdir, devices)
+    if arguments.dry_run:
+        return None, workdir
+    _cache_programs()
+    reporter: Reporter = Console(workdir) if first else Silent()
+    run = Run(settings, dataset, workdir, devices, reporter, config.checkpoint.every_s)
+    if first:
+        write_run_info(workdir, resume)
+    return run, workdir
+
+
+def _execute(run: Run, workdir: Path, resume: Sequence[str], is_one_of_several: bool) -> int:
+    """Trains and evaluates; returns the exit status."""
+    signals = StopSignals(run, resume)
     try:
         results = run.execute()
     except StoppedError:
-        status = signals.report()
-        processes.leave_together()
-        return status
+        return signals.leave()
     except NonFiniteLossError as error:
         return _fail_together(error, _FAILED)
-    except (CorruptCheckpointError, OSError, processes.LostProcessError) as error:
+    except (CorruptCheckpointError, OSError) as error:
         return _fail(error, _FAILED)
-    except jax.errors.JaxRuntimeError as error:
-        if arguments.processes is None:
+    except (jax.errors.JaxRuntimeError, processes.LostProcessError) as error:
+        if signals.are_leaving:
+            # The others are gone, as agreed, in the middle of what all of them did.
+            return signals.leave()
+        if not is_one_of_several:
             raise
-        return _fail(processes.LostProcessError(_LOST.format(str(error).splitlines()[0])), _FAILED)
-    if first:
-        print_results(settings, results, workdir)
+        reason = str(error).splitlines()[0]
+        lost = error if isinstance(error, processes.LostProcessError) else RuntimeError(_LOST.format(reason))
+        return _fail(lost, _FAILED)
+    if processes.is_first():
+        print_results(run.settings, results, workdir)
         rebuild_report(workdir)
     return 0
+
+
+def _usage(program: str) -> str:
+    return f"""Extended Progressive Shrinking: trains a supernet and evaluates its subnets after each phase.
+
+{program} --config=CONFIG[:name=value,...] [--workdir=DIR] [--config.field=value] [--dry_run]
+    [--multihost [--coordinator=HOST:PORT --num_processes=N --process_index=I]]
+
+CONFIG is a file or one of {", ".join(shipped_configs())}; for instance
+{program} --config=configs/quickstart.py
+{program} --config=ee_d:smoke --dry_run"""
 
 
 def _default_workdir(name: str) -> str:
@@ -138,15 +176,15 @@ def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def launch(argv: list[str]) -> NoReturn:
-    """Runs an experiment as the whole of this process."""
+def launch(argv: list[str], program: str = _PROGRAM) -> NoReturn:
+    """Runs an experiment as the whole of this process, see `main`."""
     # Orbax logs, with pages of its stack, the errors that it raises; and leaves reads of damaged files behind that end
     # after what waited for them, and whose errors asyncio then reports.
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
     logging.getLogger("asyncio").addFilter(lambda record: "never retrieved" not in record.getMessage())
     sys.unraisablehook = _report_unraisable
     try:
-        status = main(argv)
+        status = main(argv, program)
     except Exception:
         traceback.print_exc()
         status = _FAILED

@@ -1,6 +1,7 @@
 """Rebuilds the page of a run, `report.html`, from the files in the run directory.
 
-python -m experiments.report RUN
+python -m experiments.report RUN    # in a clone
+ofav2 report RUN                    # anywhere, where the package is installed
 """
 
 import argparse
@@ -11,16 +12,22 @@ from pathlib import Path
 from ofav2_jax.report.page import write_report
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def command(arguments: Sequence[str], program: str) -> int:
+    """See `commands.Command`."""
+    return main(arguments, program)
+
+
+def main(argv: Sequence[str] | None = None, program: str = "python -m experiments.report") -> int:
     """Writes RUN/report.html and prints its path.
 
     Args:
         argv: the command line after the name of the program; None means that of this process.
+        program: how the user starts this program.
 
     Returns:
         The exit status: 0, or 2 if the directory cannot be read or the page not be written.
     """
-    parser = argparse.ArgumentParser(prog="python -m experiments.report", description="Rebuilds the page of a run.")
+    parser = argparse.ArgumentParser(prog=program, description="Rebuilds the page of a run.")
     parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, for instance runs/ee_d")
     try:
         print(write_report(parser.parse_args(argv).run))

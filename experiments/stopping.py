@@ -23,12 +23,16 @@ class StopSignals:
     Args:
         run: what to stop.
         command: how it was started, and is resumed.
+
+    Attributes:
+        are_leaving: whether the processes of the run end although they could not stop between two steps.
     """
 
     def __init__(self, run: Run, command: Sequence[str]):
         self._run = run
         self._command = shlex.join(command)
         self._received = 0
+        self.are_leaving = False
         self._reporting = threading.Lock()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
@@ -48,9 +52,16 @@ class StopSignals:
 
     def _leave_after_grace(self) -> None:
         time.sleep(_GRACE_S)
-        self.report()
-        processes.leave_together()
+        # From here on the other processes may be gone at any moment.
+        self.are_leaving = True
+        self.leave()
         self._end()
+
+    def leave(self) -> int:
+        """Reports, and waits for the other processes to do so; returns the exit status."""
+        status = self.report()
+        processes.leave_together()
+        return status
 
     def _end(self) -> NoReturn:
         status = self.report()

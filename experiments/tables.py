@@ -1,6 +1,7 @@
 """Prints Tables IV and V of the paper with the results of runs, each result beside the paper's number.
 
-python -m experiments.tables runs/* [--out=DIR]
+python -m experiments.tables runs/* [--out=DIR]    # in a clone
+ofav2 tables runs/* [--out=DIR]                    # anywhere, where the package is installed
 
 Files and directories among the arguments that are no runs are named on stderr and skipped.
 """
@@ -15,16 +16,22 @@ from ofav2_jax.report.records import read_run
 from ofav2_jax.report.tables import as_csv, as_markdown, as_text, build_tables
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def command(arguments: Sequence[str], program: str) -> int:
+    """See `commands.Command`."""
+    return main(arguments, program)
+
+
+def main(argv: Sequence[str] | None = None, program: str = "python -m experiments.tables") -> int:
     """Prints the tables and writes them as Markdown, CSV and JSON.
 
     Args:
         argv: the command line after the name of the program; None means that of this process.
+        program: how the user starts this program.
 
     Returns:
         The exit status: 0, or 2 if no run could be read or the files could not be written.
     """
-    parser = argparse.ArgumentParser(prog="python -m experiments.tables", description="Tables IV and V from runs.")
+    parser = argparse.ArgumentParser(prog=program, description="Tables IV and V from runs.")
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run directory")
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("tables"), help="where to write; ./tables")
     arguments = parser.parse_args(argv)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ofav2_jax.settings.exit_weights import exit_weights
     from ofav2_jax.settings.settings import Settings
 
+__version__ = "0.1.0"
+
 _MODULES = {
     "Choices": "model.choices",
     "Dataset": "data.dataset",

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from experiments import cpu
+from ofav2_jax.runtime import cpu
 
 NOT_UNROLLED = "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling"
 

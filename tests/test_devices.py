@@ -61,10 +61,16 @@ def start_pair(cache, tmp_path):
     """Starts a run of two processes with two devices each."""
     started = []
 
-    def start(workdir):
+    def start(workdir, of_second=None, **variables):
         several = ["--multihost", f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]
         pair = [
-            launch(workdir, cache, *several, f"--process_index={index}", "--config.checkpoint.every_s=0", num_devices=2)
+            launch(
+                workdir,
+                cache,
+                *(*several, f"--process_index={index}", "--config.checkpoint.every_s=0"),
+                num_devices=2,
+                **(variables | (of_second or {} if index else {})),
+            )
             for index in range(2)
         ]
         started.extend(pair)
@@ -80,11 +86,16 @@ def printed(out):
     return [line for line in out.splitlines() if line and not line.startswith("[Gloo]")]
 
 
+def newest(workdir):
+    """The number of the newest checkpoint."""
+    return max(int(path.name) for path in (workdir / "state").iterdir() if path.name.isdigit())
+
+
 def test_run_of_two_processes(start_pair, cache, tmp_path):
     workdir = tmp_path / "run"
 
-    # The one that is told to stop is not the one that saves.
-    first, second = start_pair(workdir)
+    # The one that is told to stop is not the one that saves. It is slow to leave: the other one waits for it.
+    first, second = start_pair(workdir, of_second={"TEST_LEAVES_AFTER_S": "5"})
     assert wait_until((workdir / "state" / "2").exists, first)
     second.send_signal(signal.SIGTERM)
     (status, out, err), (other_status, other_out, other_err) = finish(first), finish(second)
@@ -92,9 +103,18 @@ def test_run_of_two_processes(start_pair, cache, tmp_path):
     assert re.search(rf"stopped by a signal to another process; last checkpoint: {workdir}/state/\d+; to go on: ", err)
     assert "network" in "".join(printed(out)) and not printed(other_out) and not other_err
 
+    # One is told to stop and may not go on at all: both leave in the middle of what they do, with the same status.
+    first, second = start_pair(workdir, TEST_GRACE_S="0")
+    saved = newest(workdir)
+    assert wait_until((workdir / "state" / str(saved + 1)).exists, first)
+    first.send_signal(signal.SIGTERM)
+    (status, out, err), (other_status, other_out, other_err) = finish(first), finish(second)
+    assert (status, other_status) == (143, 143), err + other_err
+    assert err.startswith("stopped by SIGTERM; last checkpoint: ") and not other_err
+
     # One is killed: the other ends, and says why.
     first, second = start_pair(workdir)
-    saved = max(int(path.name) for path in (workdir / "state").iterdir() if path.name.isdigit())
+    saved = newest(workdir)
     assert wait_until((workdir / "state" / str(saved + 2)).exists, first)
     second.kill()
     status, _, err = finish(first)

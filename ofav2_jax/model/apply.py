@@ -56,7 +56,7 @@ def forward(net: SuperNet, variables: Variables, images: jax.Array, subnet: Subn
     """
     check_images(images)
     SearchSpace(net).check(subnet)
-    _require_statistics(variables, train)
+    _require_variables(variables, train)
     return _apply_static(net, variables, images, subnet, train, False)
 
 
@@ -75,7 +75,7 @@ def forward_exits(
     SearchSpace(net).check(subnet)
     if not net.spec.early_exits:
         raise ValueError(f"network={net.network!r} has a single exit: use forward")
-    _require_statistics(variables, train)
+    _require_variables(variables, train)
     return _apply_static(net, variables, images, subnet, train, True)
 
 
@@ -96,7 +96,7 @@ def forward_masked(
     """
     check_images(images)
     choices = _required_choices(net, subnets)
-    _require_statistics(variables, train)
+    _require_variables(variables, train)
     return _apply_traced(net, variables, images, choices, train)
 
 
@@ -141,10 +141,12 @@ def recalibrate_masked(
     """
     choices = _required_choices(net, subnets)
     # Statistics of other subnets would have another shape.
-    return _recalibrated(_traced_statistics, net, {"params": variables["params"]}, batches, choices)
+    params = {name: value for name, value in variables.items() if name != "batch_stats"}
+    return _recalibrated(_traced_statistics, net, params, batches, choices)
 
 
 def _recalibrated(statistics, net, variables, batches, choices):
+    _require_variables(variables, train=True)
     if "batch_stats" not in variables:
         variables = {**variables, "batch_stats": _neutral_statistics(net)}
     total, num_images = None, 0
@@ -181,6 +183,9 @@ def _required_choices(net, subnets):
     return choices
 
 
-def _require_statistics(variables, train):
+def _require_variables(variables, train):
+    if "params" not in variables:
+        keys = ", ".join(map(str, variables))
+        raise ValueError(f"variables has no params: it must be a mapping with params and batch_stats, not with {keys}")
     if not train and "batch_stats" not in variables:
         raise ValueError("variables has no batch_stats: recalibrate the subnet first, or run it with train=True")

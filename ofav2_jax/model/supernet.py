@@ -81,7 +81,8 @@ class SuperNet(nn.Module):
         """
         check_images(images)
         SearchSpace(self).check(choices)
-        return _init(self, rngs, images[:1], choices)
+        # Outside of `pmap` there is no axis of devices to average over.
+        return _init(self.clone(axis_name=None), rngs, images[:1], choices)
 
     def setup(self):
         channels, common = self.channels, dict(axis_name=self.axis_name, dtype=self.dtype)

@@ -140,7 +140,7 @@ def _phases(run: RunRecord) -> Iterator[str]:
     if differences:
         yield (
             "<p>The paper's numbers do not stand beside these, because the run is reduced. "
-            "<code>python -m experiments.tables</code> sets them side by side and marks what differs.</p>"
+            "<code>ofav2 tables</code> sets them side by side and marks what differs.</p>"
         )
     else:
         table = paper.TABLES[settings["width_multiplier"]]

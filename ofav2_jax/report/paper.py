@@ -33,7 +33,8 @@ def paper_row(network: str, width_multiplier: float, teacher: str) -> dict[str, 
 
     Args:
         network: name of one of the networks in Table II.
-        width_multiplier: width multiplier of the supernet; for any other value than those two every cell is None.
+        width_multiplier: width multiplier of the supernet; for any other value than those two, and for a network that
+            is not the paper's, every cell is None.
         teacher: "fixed" or "progressive".
 
     Returns:
@@ -46,7 +47,7 @@ def paper_row(network: str, width_multiplier: float, teacher: str) -> dict[str, 
     network_spec(network)
     if teacher not in TEACHERS:
         raise ValueError(f"teacher={teacher!r} is not allowed: it must be one of {', '.join(TEACHERS)}")
-    if width_multiplier not in TABLES:
+    if width_multiplier not in TABLES or network not in ROWS:
         return dict.fromkeys(COLUMNS.values())
     return dict(_tables()[f"{width_multiplier:.1f}"][network][teacher])
 

@@ -11,11 +11,12 @@ from ofav2_jax.report.records import RunRecord
 _COLUMNS = tuple(paper.COLUMNS.values())
 _MEASURES = ("avg", "best")
 _NOT_APPLICABLE = "n/a"
+_OTHERS = "Other width multipliers and networks, which the paper does not have"
 _CAPTION = "test top-1 in %, average / best of the tested subnets"
 
 
 def build_tables(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Builds Table IV, Table V and, if there are runs with other width multipliers, a third table for those.
+    """Builds Table IV, Table V and, for runs with other width multipliers or networks, a third table.
 
     Args:
         runs: the runs to show; several runs of one row are listed in this order.
@@ -41,15 +42,20 @@ def build_tables(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     for width_multiplier, title in paper.TABLES.items():
         rows = [_row(network, width_multiplier, teacher, runs) for network in paper.ROWS for teacher in paper.TEACHERS]
         tables.append(_table(f"{title}: width multiplier {width_multiplier}", rows))
-    others = sorted({r.settings["width_multiplier"] for r in runs} - set(paper.TABLES))
+    in_paper = {(width_multiplier, network) for width_multiplier in paper.TABLES for network in paper.ROWS}
+    others = {(run.settings["width_multiplier"], run.settings["network"]) for run in runs} - in_paper
     rows = [
         _row(network, width_multiplier, teacher, runs)
-        for width_multiplier in others
-        for network in paper.ROWS
+        for width_multiplier, network in sorted(others, key=lambda key: (key[0], _place(key[1])))
         for teacher in paper.TEACHERS
     ]
     rows = [row for row in rows if row["runs"]]
-    return [*tables, _table("Other width multipliers, which the paper does not have", rows)] if rows else tables
+    return [*tables, _table(_OTHERS, rows)] if rows else tables
+
+
+def _place(network: str) -> tuple[int, str]:
+    """Where a network stands in the paper's tables; networks that are not there come last."""
+    return (paper.ROWS.index(network) if network in paper.ROWS else len(paper.ROWS)), network
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,10 +11,11 @@ ROOT = Path(__file__).parents[2]
 TINY = "tests/configs/tiny.py"
 
 
-def launch(workdir, cache, *arguments, config=TINY, num_devices=1):
-    """Starts a run; compiled programs are kept in `cache`."""
+def launch(workdir, cache, *arguments, config=TINY, num_devices=1, **variables):
+    """Starts a run; compiled programs are kept in `cache`. Further environment variables are those of `launch.py`."""
     command = [sys.executable, "-m", "tests.helpers.launch", f"--config={config}", f"--workdir={workdir}", *arguments]
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_NUM_CPU_DEVICES": str(num_devices)}
+    environment |= variables
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -1,0 +1,110 @@
+"""A run's directory, opened: its networks, data, results, parameters and scores."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import ofav2_jax as ofa
+from experiments import tables
+from ofav2_jax import files
+from ofav2_jax.report.page import write_report
+from ofav2_jax.run.checkpoint import CorruptCheckpointError
+from ofav2_jax.run.run_directory import RunDirectory
+from tests.helpers.runs import results_of
+
+
+def contents(directory):
+    """The names and bytes of all files; the lock, which a run takes, among them."""
+    return {path: path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def opened(uninterrupted):
+    return ofa.open_run(str(uninterrupted[0]))
+
+
+def test_what_a_finished_run_came_to(opened, uninterrupted):
+    workdir, _ = uninterrupted
+    before = contents(workdir)
+    assert opened.results == results_of(workdir)
+    assert opened.phases == ["full", "kernel", "depth-1", "depth-2", "width-1", "width-2"]
+    assert opened.settings.network == "ofa_mbv3" and opened.settings.resolutions == (16,)
+    assert opened.net.num_classes == 10 and opened.space == ofa.SearchSpace(opened.net)
+    assert opened.dataset.images.shape == (1797, 8, 8, 3)
+    recorded = opened.results["phases"][1]["subnets"]
+    subnets = [ofa.Subnet.uniform(kernel=row["kernel"]) for row in recorded]
+    scores = opened.evaluator.score(opened.params("kernel"), subnets, resolution=16, split="test")
+    # The run itself compiled its programs without optimisation in a process of its own, as this one does.
+    assert [score.as_json() for score in scores] == recorded
+    (best,) = opened.evaluator.score(opened.params(), [ofa.Subnet.uniform()], resolution=16, split="validation")
+    assert best.top1 > 10
+    images = opened.dataset.normalisation(jax.numpy.asarray(opened.dataset.images[:4], float))
+    variables = ofa.recalibrate(opened.net, {"params": opened.params()}, [images], ofa.Subnet.uniform())
+    assert ofa.forward(opened.net, variables, images, ofa.Subnet.uniform()).shape == (4, 10)
+    assert contents(workdir) == before
+
+
+def test_parameters_are_those_of_the_phase(opened):
+    last, named = opened.params(), opened.params("width-2")
+    jax.tree.map(np.testing.assert_array_equal, last, named)
+    earlier = jax.tree.leaves(opened.params("full"))
+    assert any(not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(last), earlier))
+
+
+def test_a_run_that_is_not_finished(killed):
+    run = ofa.open_run(killed)
+    assert run.phases == ["full"]
+    assert run.results["name"] == "tiny" and [phase["name"] for phase in run.results["phases"]] == ["full"]
+    run.params()
+    with pytest.raises(ValueError, match="phase='kernel' is not allowed: it has not ended; full have"):
+        run.params("kernel")
+    with pytest.raises(ValueError, match=r"phase='kernal' is not allowed: .*; did you mean 'kernel'\?"):
+        run.params("kernal")
+
+
+def test_a_run_of_an_older_version(uninterrupted, tmp_path, capsys):
+    old = tmp_path / "old"
+    shutil.copytree(uninterrupted[0], old)
+    settings = json.loads((old / files.SETTINGS).read_text())
+    del settings["recipe"]["distillation"]
+    (old / files.SETTINGS).write_text(json.dumps(settings))
+    lines = [json.loads(line) for line in (old / files.METRICS).read_text().splitlines()]
+    for line in lines:
+        line["top1"] = line.pop("train_top1") / 100
+    (old / files.METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = ofa.open_run(old)
+    assert run.settings == ofa.open_run(uninterrupted[0]).settings
+    assert run.results["phases"] == results_of(uninterrupted[0])["phases"]
+    RunDirectory(old).check(run.settings)
+    assert write_report(old).read_text() == write_report(uninterrupted[0]).read_text()
+    assert tables.main([str(old), f"--out={tmp_path / 'tables'}"]) == 0
+    assert f"{old}, seed 0" in capsys.readouterr().out
+
+
+def test_what_cannot_be_opened(uninterrupted, tmp_path):
+    with pytest.raises(ValueError, match=r"is not a run directory: there is no settings\.json in it"):
+        ofa.open_run(tmp_path)
+    (tmp_path / files.SETTINGS).write_text('{"name": "x", "network": "ee_d", "phases": [], "colour": 1}')
+    with pytest.raises(ValueError, match="does not hold a run's settings: colour is not a field of Settings"):
+        ofa.open_run(tmp_path)
+
+    changed = tmp_path / "changed"
+    shutil.copytree(uninterrupted[0], changed)
+    data = json.loads((changed / files.DATA).read_text())
+    (changed / files.DATA).write_text(json.dumps({**data, "pixels_sha256": "0" * 64}))
+    with pytest.raises(ValueError, match="belongs to a run on other data: pixels_sha256 differ"):
+        _ = ofa.open_run(changed).dataset
+    shutil.copy(uninterrupted[0] / files.DATA, changed / files.DATA)
+    shutil.rmtree(changed / "phases" / "05-width-2" / "params")
+    with pytest.raises(CorruptCheckpointError, match="05-width-2/params cannot be read"):
+        ofa.open_run(changed).params()
+
+
+def test_training_from_python_is_training_from_the_command_line(uninterrupted, tmp_path):
+    settings = ofa.open_run(uninterrupted[0]).settings
+    results = ofa.Run(settings, ofa.load_dataset("digits"), str(tmp_path / "mine")).execute()
+    assert results["phases"] == results_of(uninterrupted[0])["phases"]
+    assert results["params_sha256"] == results_of(uninterrupted[0])["params_sha256"]

@@ -1,0 +1,40 @@
+"""The house: few floors, short modules, settings without JAX."""
+
+import subprocess
+import sys
+
+from tests.helpers import structure
+
+
+def test_few_levels_and_no_circle():
+    levels = structure.levels()
+    assert max(levels.values()) <= 9, levels
+
+
+def test_layers_point_downwards():
+    graph = structure.arrows()
+    package = structure.PACKAGE
+    assert graph[f"{package}.ops"] == set()
+    assert graph[f"{package}.settings"] <= {f"{package}.{room}" for room in ("checks", "model")}
+    assert f"{package}.evaluate" not in graph[f"{package}.train"]
+    assert f"{package}.train" not in graph[f"{package}.evaluate"]
+    assert not graph[f"{package}.report"] & {f"{package}.{room}" for room in ("ops", "data", "runtime", "train", "run")}
+    assert all("experiments" not in others for room, others in graph.items() if room.startswith(package))
+
+
+def test_modules_and_functions_are_short():
+    modules = {name: len(file.read_text().splitlines()) for name, file in structure.sources().items()}
+    assert {name: lines for name, lines in modules.items() if lines > 300} == {}
+    assert {name: lines for name, lines in structure.functions().items() if lines > 60} == {}
+
+
+def test_settings_and_reports_need_no_jax():
+    code = """
+import sys
+import ofav2_jax
+settings = ofav2_jax.Settings.paper("ee_d", width_multiplier=1.2, teacher="fixed")
+assert len(settings.phases) == 10
+import ofav2_jax.report.page, ofav2_jax.report.tables
+assert not {"jax", "flax", "orbax", "tensorflow_datasets"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=structure.ROOT)
