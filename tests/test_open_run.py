@@ -37,8 +37,11 @@ def test_what_a_finished_run_came_to(opened, uninterrupted):
     recorded = opened.results["phases"][1]["subnets"]
     subnets = [ofa.Subnet.uniform(kernel=row["kernel"]) for row in recorded]
     scores = opened.evaluator.score(opened.params("kernel"), subnets, resolution=16, split="test")
-    # The run itself compiled its programs without optimisation in a process of its own, as this one does.
-    assert [score.as_json() for score in scores] == recorded
+    for score, row in zip(scores, recorded, strict=True):
+        ours = score.as_json()
+        # On eight devices instead of one: of 359 images one or two may be on a tie.
+        assert abs(ours.pop("top1") - row["top1"]) < 0.6 and abs(ours.pop("top5") - row["top5"]) < 0.6
+        assert ours == {name: value for name, value in row.items() if name not in ("top1", "top5")}
     (best,) = opened.evaluator.score(opened.params(), [ofa.Subnet.uniform()], resolution=16, split="validation")
     assert best.top1 > 10
     images = opened.dataset.normalisation(jax.numpy.asarray(opened.dataset.images[:4], float))
@@ -79,7 +82,9 @@ def test_a_run_of_an_older_version(uninterrupted, tmp_path, capsys):
     assert run.settings == ofa.open_run(uninterrupted[0]).settings
     assert run.results["phases"] == results_of(uninterrupted[0])["phases"]
     RunDirectory(old).check(run.settings)
-    assert write_report(old).read_text() == write_report(uninterrupted[0]).read_text()
+    # The page lists the settings as they stand in the file.
+    page = write_report(uninterrupted[0]).read_text()
+    assert write_report(old).read_text() == page.replace("recipe.distillation = &quot;soft_targets&quot;\n", "")
     assert tables.main([str(old), f"--out={tmp_path / 'tables'}"]) == 0
     assert f"{old}, seed 0" in capsys.readouterr().out
 
@@ -105,6 +110,8 @@ def test_what_cannot_be_opened(uninterrupted, tmp_path):
 
 def test_training_from_python_is_training_from_the_command_line(uninterrupted, tmp_path):
     settings = ofa.open_run(uninterrupted[0]).settings
-    results = ofa.Run(settings, ofa.load_dataset("digits"), str(tmp_path / "mine")).execute()
+    # On one device, as the other one.
+    run = ofa.Run(settings, ofa.load_dataset("digits"), str(tmp_path / "mine"), devices=jax.devices()[:1])
+    results = run.execute()
     assert results["phases"] == results_of(uninterrupted[0])["phases"]
     assert results["params_sha256"] == results_of(uninterrupted[0])["params_sha256"]
