@@ -1,4 +1,4 @@
-"""Tables I and II of the OFAv2 paper as data: stages, channels, the eight networks, and what is elastic in them."""
+"""Tables I and II of the OFAv2 paper as data: stages, channels, the eight networks, and their elastic choices."""
 
 import dataclasses
 import enum
@@ -113,7 +113,7 @@ class Choice:
         return not self.needs or getattr(spec, self.needs)
 
 
-# In the order in which `Subnet` prints them, and in which `draw` numbers their random streams.
+# The order matters: `Subnet` prints the choices in it, and `draw` numbers their random streams by it.
 CHOICES = {
     choice.name: choice
     for choice in (
