@@ -55,7 +55,7 @@ def compile_quickly() -> None:
 
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Turns garbage collection off: tracing makes many objects that stay, and searching them is a fifth of its time."""
+    """Turns garbage collection off: searching the many objects that tracing makes would be a fifth of its time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
