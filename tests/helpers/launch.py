@@ -1,4 +1,4 @@
-"""`python -m experiments.eps`, with programs compiled without optimisation: for tests that start it many times."""
+"""Runs `experiments.eps` with programs compiled without optimisation, for tests that start it many times."""
 
 import sys
 
