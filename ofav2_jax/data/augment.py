@@ -107,7 +107,7 @@ def train_images(
         keys: typed PRNG keys [B], one per image.
         resolution: R, height and width of the result, pixels.
         augmentation: how to crop and flip.
-        normalisation: what to subtract and divide by.
+        normalisation: mean to subtract and deviation to divide by.
 
     Returns:
         float32 [B, R, R, 3].
@@ -133,7 +133,7 @@ def eval_images(images: jax.Array, resolution: int, normalisation: Normalisation
     Args:
         images: uint8 [B, H, W, 3], H = W.
         resolution: R, height and width of the result, pixels.
-        normalisation: what to subtract and divide by.
+        normalisation: mean to subtract and deviation to divide by.
 
     Returns:
         float32 [B, R, R, 3].

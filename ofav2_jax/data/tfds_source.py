@@ -55,7 +55,7 @@ def load_tfds(
 
     Raises:
         ValueError: if an argument is not allowed, TFDS does not know the name, the set is not one for image
-            classification or lacks a split, or the archive is not what it should be.
+            classification or lacks a split, or the archive is damaged or another one.
         ImportError: if TFDS needs TensorFlow to prepare this data set.
         ConnectionError: if the archive cannot be downloaded.
     """

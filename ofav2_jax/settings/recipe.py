@@ -74,7 +74,7 @@ class Evaluation:
     Attributes:
         recalibration_images: number of training images from which BN statistics are recomputed for each subnet; all
             of them if there are fewer.
-        recalibration_batch_size: their batch size; it does not depend on the number of devices.
+        recalibration_batch_size: images per batch of a recalibration, whatever the number of devices.
         batch_size: images per forward pass of an evaluation, over all devices.
         subnets_per_pass: number of trunks per forward pass; subnets that differ in height only share a trunk.
     """
