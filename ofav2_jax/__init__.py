@@ -1,6 +1,6 @@
 """OFAv2 (Once-For-All v2) in JAX and Flax.
 
-The names below are imported when they are first used, so that settings, for instance, can be read without JAX.
+Each name below is imported when it is first used, so that settings, for instance, can be read without JAX.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""How bad values are refused: with the field, the value, what is allowed, and the name that was probably meant."""
+"""Validation whose errors name the field, the value, what is allowed, and the name that was probably meant."""
 
 import difflib
 import math
@@ -11,9 +11,9 @@ def did_you_mean(name: str, choices: Iterable[str], spelling: Callable[[str], st
     """The end of an error message about an unknown name.
 
     Args:
-        name: what was given.
-        choices: what is known.
-        spelling: how the message writes one of those.
+        name: the unknown name.
+        choices: the known names.
+        spelling: how the message writes a known name.
 
     Returns:
         "; did you mean 'x'?" with the choice that is closest to `name`, or "" if none is close.
@@ -28,30 +28,30 @@ def refuse(field: str, value: Any, allowed: str) -> NoReturn:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether this is a finite number: not NaN, not True or False, not an int that no float can hold."""
+    """Whether `value` is a finite number: not NaN, not True or False, not an int that no float can hold."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def require_positive(field: str, value: Any) -> None:
-    """Refuses all but ints of at least 1."""
+    """Raises a ValueError unless `value` is an int of at least 1."""
     if type(value) is not int or value < 1:
         refuse(field, value, "a positive int")
 
 
 def require_text(field: str, value: Any) -> None:
-    """Refuses all but text that can be printed, and the empty one."""
+    """Raises a ValueError unless `value` is a printable str that is not empty."""
     if not isinstance(value, str) or not value or not value.isprintable():
         refuse(field, value, "a printable str that is not empty")
 
 
 def require_among(field: str, value: Any, allowed: Sequence[str]) -> None:
-    """Refuses all but some texts."""
+    """Raises a ValueError unless `value` is one of the texts in `allowed`."""
     if value not in allowed:
         hint = did_you_mean(value, allowed) if isinstance(value, str) else ""
         refuse(field, value, f"one of {', '.join(allowed)}{hint}")
 
 
 def require_range(field: str, value: Any, low: float, high: float = math.inf) -> None:
-    """Refuses all but finite numbers, of at least `low` and below `high`."""
+    """Raises a ValueError unless `value` is a finite number of at least `low` and below `high`."""
     if not is_number(value) or not low <= value < high:
         refuse(field, value, f"a number >= {low}" + (f" and < {high}" if high < math.inf else ""))

@@ -1,4 +1,4 @@
-"""The files of a run's directory: their names, and writing them so that a reader never finds half of one."""
+"""Names of the files in a run's directory, and writing a file so that no reader ever finds half of it."""
 
 import json
 from pathlib import Path
@@ -14,25 +14,25 @@ LOCK = "lock"
 STATE = "state"
 DAMAGED = "damaged"
 
-# Inside the directory of a phase.
+# Names inside the directory of a phase.
 PHASE_RESULT = "result.json"
 PHASE_PARAMS = "params"
 PHASE_TEACHER = "teacher"
 
 
 def phase_directory(workdir: Path, index: int, name: str) -> Path:
-    """Where the result of a phase is: `phases/03-height-2` of the run's directory.
+    """The directory of a phase's result, for instance `phases/03-height-2` in the run's directory.
 
     Args:
         workdir: the run's directory.
-        index: of the phase, from 0.
-        name: of the phase.
+        index: the phase's index, from 0.
+        name: the phase's name.
     """
     return workdir / "phases" / f"{index:02d}-{name}"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 file that is, at every moment, either the old one or the whole new one."""
+    """Writes a UTF-8 file; at every moment `path` holds either the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8")
@@ -40,7 +40,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as JSON, see `write_text`."""
+    """Writes a value as JSON, with the guarantee of `write_text`."""
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
@@ -48,11 +48,11 @@ def read_json(path: Path, fields: tuple[str, ...] = ()) -> dict[str, Any]:
     """Reads a JSON object.
 
     Args:
-        path: of the file.
-        fields: what it must hold.
+        path: the file.
+        fields: keys that the object must have.
 
     Raises:
-        ValueError: naming the file and the reason.
+        ValueError: if the file cannot be read, holds something else or lacks a field; names the file and the reason.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Wrong configs and command lines: one line that says what is wrong, exit status 2, and no data is read before."""
+"""Wrong configs and command lines are refused with one line and exit status 2, before any data is read."""
 
 import dataclasses
 import errno
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 QUICKSTART = "--config=configs/quickstart.py"
 EE_D = "--config=configs/ee_d.py"
 
-# Config files of somebody's own.
+# Config files as a user might write them.
 FILES = {
     "no_function.py": "config = 1",
     "no_config.py": "def get_config():\n    return None",
@@ -57,7 +57,7 @@ def get_config():
 
 
 def several(coordinator, num_processes, process_index):
-    """The flags of one process of several."""
+    """The flags of one process in a run of several processes."""
     named = {"coordinator": coordinator, "num_processes": num_processes, "process_index": process_index}
     return ["--multihost", *(f"--{name}={value}" for name, value in named.items())]
 
@@ -68,7 +68,7 @@ def not_allowed(field, value, allowed):
 
 POSITIVE = "a positive int"
 COMMAND_LINES = [
-    # --- what is there at all
+    # --- missing and unknown flags
     ([], "--config is missing; for instance --config=configs/quickstart.py"),
     (["--dry_run"], "--config is missing"),
     (["--config.seed=1"], "--config is missing"),
@@ -209,7 +209,7 @@ COMMAND_LINES = [
         [EE_D, "--config.engine=static", "--config.phases.width_2.num_subnets=136"],
         not_allowed("phases.width_2.num_subnets", 136, "at most 135, the uniform subnets that are unlocked then"),
     ),
-    # Tests have eight devices.
+    # The tests run on eight devices.
     ([QUICKSTART, "--config.batch_size=63"], not_allowed("batch_size", 63, "divisible by the 8 devices")),
     # --- directories
     ([QUICKSTART, "--workdir="], "workdir='' is not allowed"),
@@ -228,7 +228,7 @@ COMMAND_LINES = [
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """A working directory with the configs, others that are wrong, and two directories of runs."""
+    """A working directory with the repository's configs, wrong configs, and two directories of runs."""
     path = tmp_path_factory.mktemp("bad_input")
     (path / "configs").symlink_to(ROOT / "configs")
     for name, text in FILES.items():
@@ -246,7 +246,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture
 def refuse(directory, monkeypatch, capsys):
-    """Runs a command line that has to be refused in one line; returns that line."""
+    """A function that runs a command line, asserts that it is refused in one line, and returns that line."""
     monkeypatch.chdir(directory)
 
     def run(arguments):
@@ -328,7 +328,7 @@ def test_refused_by_a_process_of_its_own(arguments, message):
     assert message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-# --- what no config can express: phases have names there, and no order -------------------------------------------
+# --- phases in a wrong order, which no config can express: it has phases by name, without order ------------------
 
 
 @pytest.mark.parametrize("order", [(1, 0), (0, 2, 1), (0,), (0, 1, 1), ()])

@@ -1,4 +1,4 @@
-"""Channel sorting and counting, against the reference and against what they must leave alone."""
+"""Sorting channels and counting costs: against the reference, and that sorting leaves the maximal network alone."""
 
 import dataclasses
 import itertools
@@ -58,8 +58,8 @@ def test_logits_after_sorting(network):
     reference = load(network)
     cases = [case for case in reference.select("sort") if case["id"].split("/")[1] in PHASES]
     for operation in PHASES:
-        # The second group of the second phase has no defined order where the reference has ties, but of these
-        # subnets only the maximal one reads it, which is indifferent.
+        # In the second phase, the order of the second group is not defined where the reference has ties. Of these
+        # subnets only the maximal one reads that group, and its logits do not depend on the order.
         chosen = [case for case in cases if case["id"].startswith(f"sort/{operation}/")]
         choices = Choices.stack([subnet_of(case) for case in chosen])
         logits = masked(reference.net(), sort(reference, operation), images(chosen[0]["input"]), choices)
@@ -96,7 +96,7 @@ def test_counts_of_a_small_network(network):
     assert num_parameters(net) == reference.counts["supernet_params"]
     for name, expected in reference.counts["subnets"].items():
         all_exits = name.endswith("_all_exits")
-        # The entry of all exits names no choices: they are the subnet's of the same name.
+        # An entry for all exits has no choices of its own; they are those of the subnet with the same name.
         choices = reference.counts["subnets"][name.removesuffix("_all_exits")]
         cost = count(net, subnet_of(choices), expected["resolution"], all_exits=all_exits)
         assert cost == Cost(expected["params"], expected["macs"]), name

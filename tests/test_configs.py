@@ -1,4 +1,4 @@
-"""Every experiment of the paper, at its real size: it prints its plan and takes two steps."""
+"""Every experiment of the paper, at its real size, prints its plan and takes two steps."""
 
 import dataclasses
 import gc
@@ -44,7 +44,7 @@ class StopAfterTwoSteps:
 
 
 def images():
-    """200 classes, one training batch."""
+    """A data set of noise with 200 classes and one training batch."""
     rng = np.random.default_rng(0)
     return Dataset(
         name="noise",
@@ -62,7 +62,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """Both teachers run the same programs: each is compiled once."""
+    """Caches compiled programs, because runs with either teacher use the same ones."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
     yield
     jax.config.update("jax_compilation_cache_dir", None)
@@ -74,7 +74,7 @@ def cache(tmp_path_factory):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_takes_two_steps(network, width_multiplier, teacher, cache, tmp_path, capsys):
     settings = settings_from_config(paper_config(network, f"wm={width_multiplier},teacher={teacher},epochs=0.001"))
-    # One step an epoch: the first one of phase full, the second one of phase kernel, which has a teacher.
+    # An epoch is one step: the first step belongs to phase full, the second to phase kernel, which has a teacher.
     settings = dataclasses.replace(
         settings,
         batch_size=BATCH,
@@ -97,7 +97,7 @@ def test_takes_two_steps(network, width_multiplier, teacher, cache, tmp_path, ca
         run.execute()
     assert [phase for phase, _ in reporter.steps] == ["full", "kernel"]
     assert all(np.isfinite(loss) for _, loss in reporter.steps)
-    # What conftest.py does after a module: here each case is as large as one.
+    # Drops compiled programs as conftest.py does after a module, because each case here is as large as a module.
     del run
     jax.clear_caches()
     gc.collect()

@@ -1,4 +1,4 @@
-"""What is settled in the environment before a program starts."""
+"""The environment variables that are set before a program starts."""
 
 import os
 import sys
@@ -12,9 +12,9 @@ NOT_UNROLLED = "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling"
 
 @pytest.fixture
 def started(monkeypatch, tmp_path):
-    """Environments of the programs that were started over; the kernel gives huge pages to who asks for them."""
+    """Arguments of each call that starts the program over, with a kernel that gives huge pages on request."""
     for name in ("XLA_FLAGS", "GLIBC_TUNABLES"):
-        # Set first, so that it is put back whatever is there afterwards.
+        # Set first, so that monkeypatch restores the variable whatever the test leaves there.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     (tmp_path / "enabled").write_text("always [madvise] never\n")

@@ -12,7 +12,7 @@ FORMULATIONS = {"shifts": depthwise._by_shifts, "matrix": depthwise._by_matrix}
 
 
 def plain(x, kernel, stride):
-    """XLA's grouped convolution: the images first, channels and subnets together."""
+    """XLA's grouped convolution, with the images on the first axis and one group per channel and subnet."""
     channels, s, height, width, batch = x.shape
     k = kernel.shape[-1]
     grouped = jnp.moveaxis(x, -1, 0).reshape(batch, channels * s, height, width)

@@ -1,4 +1,4 @@
-"""The same run on any number of devices and processes."""
+"""A run gives the same result on any number of devices and processes."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from tests.helpers.runs import ROOT, finish, launch, results_of, wait_until
 def assert_same(ours, theirs):
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
-        # Of 359 images one or two may be on a tie, in a network that has hardly been trained.
+        # In a network that has hardly been trained, one or two of 359 images may have tied logits.
         tolerance = 0.6 if name == "top1" else 1e-9
         np.testing.assert_allclose(value, theirs[name], rtol=1e-9, atol=tolerance, err_msg=name)
 
@@ -82,7 +82,7 @@ def start_pair(cache, tmp_path):
 
 
 def printed(out):
-    """Without what the library of the collectives prints."""
+    """The lines of an output, without those of Gloo, the library of the collectives."""
     return [line for line in out.splitlines() if line and not line.startswith("[Gloo]")]
 
 
@@ -94,7 +94,7 @@ def newest(workdir):
 def test_run_of_two_processes(start_pair, cache, tmp_path):
     workdir = tmp_path / "run"
 
-    # The one that is told to stop is not the one that saves. It is slow to leave: the other one waits for it.
+    # The process that is told to stop is not the one that saves. It is slow to leave, and the other waits for it.
     first, second = start_pair(workdir, of_second={"TEST_LEAVES_AFTER_S": "5"})
     assert wait_until((workdir / "state" / "2").exists, first)
     second.send_signal(signal.SIGTERM)
@@ -103,7 +103,7 @@ def test_run_of_two_processes(start_pair, cache, tmp_path):
     assert re.search(rf"stopped by a signal to another process; last checkpoint: {workdir}/state/\d+; to go on: ", err)
     assert "network" in "".join(printed(out)) and not printed(other_out) and not other_err
 
-    # One is told to stop and may not go on at all: both leave in the middle of what they do, with the same status.
+    # If a process that is told to stop may not go on at all, both leave amid a program, with the same status.
     first, second = start_pair(workdir, TEST_GRACE_S="0")
     saved = newest(workdir)
     assert wait_until((workdir / "state" / str(saved + 1)).exists, first)
@@ -112,7 +112,7 @@ def test_run_of_two_processes(start_pair, cache, tmp_path):
     assert (status, other_status) == (143, 143), err + other_err
     assert err.startswith("stopped by SIGTERM; last checkpoint: ") and not other_err
 
-    # One is killed: the other ends, and says why.
+    # If one process is killed, the other ends and says why.
     first, second = start_pair(workdir)
     saved = newest(workdir)
     assert wait_until((workdir / "state" / str(saved + 2)).exists, first)

@@ -1,4 +1,4 @@
-"""Testing subnets: against the static path, image by image."""
+"""Evaluating subnets: scores against those of the static path, and that each image counts once."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from ofav2_jax.runtime.feed import StreamedImages
 from ofav2_jax.settings.recipe import Augmentation, Evaluation, Recipe
 
 NET = SuperNet("ee_d", width_multiplier=0.1, num_classes=10)
-# No crop at random, so that recalibration can be repeated outside.
+# Without random crops and flips, so that the test can repeat the recalibration by itself.
 RECIPE = Recipe(augmentation=Augmentation(area=(1.0, 1.0), aspect=(1.0, 1.0), flip=False))
 DIGITS = load_digits(seed=0)
 RESOLUTION = 16
@@ -82,7 +82,7 @@ def test_scores_equal_those_of_static_subnets(params, scores):
 
 
 def test_every_image_counts_once_on_any_number_of_devices(params, scores):
-    # 70 images: in batches of 32 on 1 device, and of 48 on 4, whose last batch is mostly filling.
+    # 70 images are batches of 32 on 1 device, and batches of 48 on 4 devices, where the last one is mostly padding.
     four = evaluator(4, batch_size=46).score(params, SUBNETS, RESOLUTION, "test")
     for one, other in zip(scores, four):
         np.testing.assert_allclose((other.top1, other.top5), (one.top1, one.top5), atol=1.5)

@@ -35,7 +35,7 @@ def test_every_config_builds(network, arg):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_whole_training_is_at_most_twelve_programs(network):
     settings = settings_from_config(common.paper_config(network, None))
-    # test_train counts them: one for each resolution and number of subnets, whatever is unlocked.
+    # There is one program for each resolution and number of subnets, whatever is unlocked; test_train counts them.
     assert len({phase.num_subnets for phase in settings.phases}) * len(settings.resolutions) <= 12
 
 
@@ -43,7 +43,7 @@ def test_arguments_of_the_experiments():
     config = common.paper_config("ee_p", "epochs=0.1,classes=20,wm=1.2")
     assert config.name == "ee_p-epochs0.1-classes20-wm1.2"
     assert {phase.epochs for phase in config.phases.values()} == {18, 12, 2, 6, 9}
-    # 5 warm-up epochs become half an epoch, which rounds to none
+    # 5 warm-up epochs become half an epoch, which is rounded to 0.
     assert {phase.warmup_epochs for phase in config.phases.values()} == {0}
     assert config.data.num_classes == 20
     smoke = settings_from_config(common.paper_config("ee_d", "smoke"))

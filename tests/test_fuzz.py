@@ -1,4 +1,4 @@
-"""Random input: it is understood, or refused with a ValueError, and nothing else happens."""
+"""Random input is either understood or refused with a ValueError."""
 
 import contextlib
 import io
@@ -23,13 +23,13 @@ from tests.test_space import networks, space_of, subnets
 
 VALUES = {name: choice.values for name, choice in CHOICES.items()}
 
-# The same examples in every run: a failure elsewhere is a failure here.
+# The examples are the same in every run, so that a failure elsewhere can be reproduced here.
 fuzz = settings(derandomize=True, deadline=None, max_examples=200)
 
-# At the edges: no float holds 10**400, and multiplied by an ordinary number 1e308 overflows.
+# Numbers at the edges of what is allowed: no float holds 10**400, and 1e308 times an ordinary number overflows.
 edges = st.sampled_from([2**32, 10**400, 1e308, float("nan"), float("inf"), 0, 0.5, 1, 8, 64])
 numbers = st.one_of(edges, edges, st.integers(-2, 9), st.integers(), st.floats())
-# Names that a config might have: of fields, of choices, and others.
+# Texts that a config might hold, names of choices among them.
 words = st.one_of(
     st.text(max_size=8), st.sampled_from(["ee_d", "ofa_mbv3", "static", "fixed", "desc", "digits", "mix"])
 )
@@ -52,7 +52,7 @@ def damaged(draw, texts):
 
 
 def refused(function, *args, **kwargs):
-    """What a function returns, or None if it refuses its arguments in one line."""
+    """Returns a function's result, or None if the function refuses its arguments in one line."""
     try:
         return function(*args, **kwargs)
     except ValueError as error:
@@ -66,7 +66,7 @@ def refused(function, *args, **kwargs):
 digits = st.from_regex(r"k\d{1,21}-e\d{1,21}-d\d{1,6}-l\d{1,21}-h\d", fullmatch=True)
 
 
-# Digits of other scripts, which int() reads too.
+# Digits of other scripts are in the alphabet, because int() reads them too.
 foreign = st.builds(str.replace, subnets.map(str), st.sampled_from("34567"), st.characters(categories=["Nd"]))
 
 
@@ -90,7 +90,7 @@ def test_values_are_a_subnet_or_refused(subnet, changed):
 
 anything = st.dictionaries(st.one_of(st.sampled_from(list(CHOICES)), st.text(max_size=3)), values, max_size=2)
 allowed_values = {name: st.sets(st.sampled_from(allowed), min_size=1) for name, allowed in VALUES.items()}
-# 7.0 is equal to 7 and yet no kernel size.
+# 7.0 is equal to 7 but is not allowed as a kernel size.
 equal_values = {
     name: st.lists(st.sampled_from([*allowed, float(allowed[0])]), min_size=1, max_size=2)
     for name, allowed in VALUES.items()
@@ -132,12 +132,12 @@ def test_arguments_of_a_config_are_settings_or_refused(network, arg):
     config = refused(paper_config, network, arg)
     if config is not None:
         run = refused(settings_from_config, config)
-        # The name, which is the text of the arguments, is all that can be wrong.
+        # Only the name can be wrong: it contains the text of the arguments.
         assert isinstance(run, Settings) or not config.name.isprintable()
 
 
 class Loading(Exception):
-    """The data set would be loaded now."""
+    """Is raised where the program would load the data set."""
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_one_other_field_is_settings_or_refused(workdir, field, value):
     section = config
     for parent in parents:
         section = section[parent]
-    # A config file can do this: a field that is set anew has no type.
+    # A config file can do this too: a field that is deleted and set anew loses its type.
     del section[name]
     section[name] = value
     run = refused(settings_from_config, config)
@@ -185,7 +185,7 @@ def test_one_other_field_is_settings_or_refused(workdir, field, value):
         assert all(map(math.isfinite, [run.width_multiplier, run.recipe.kd_ratio, config.checkpoint.every_s, *rates]))
         assert math.isfinite(run.recipe.weight_decay) and all(map(math.isfinite, exits))
     with mock.patch.object(eps, "read_arguments", return_value=Arguments(config, workdir, dry_run=False)):
-        # Which batch can be divided among the devices is not for the settings to know.
+        # Settings do not know the number of devices, which must divide the batch.
         assert accepted() == (run is not None and run.batch_size % jax.device_count() == 0)
 
 

@@ -1,4 +1,4 @@
-"""Reading PyTorch state dicts: what fits is read completely, what does not is named."""
+"""Reading PyTorch state dicts: one that fits is read completely, and entries that do not fit are named."""
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ def test_batch_counters_are_ignored(reference):
 
 
 class Tensor:
-    """What matters of a PyTorch tensor that requires a gradient."""
+    """Behaves as a PyTorch tensor that requires a gradient, as far as `load_torch` is concerned."""
 
     def __init__(self, value):
         self._value = value
@@ -83,7 +83,7 @@ def test_tensors(reference):
 
 
 def test_state_dict_of_another_network(reference):
-    # ee_dp's levels are called layers_blocks, ee_b's layers: most names are missing, most are unexpected.
+    # Levels are named layers_blocks in ee_dp and layers in ee_b, so that most names are missing or unexpected.
     message = (
         r"does not fit network='ee_b', width_multiplier=0.25, num_classes=10: "
         r"\d+ missing: body_stages.*layers\..*, \.\.\.; \d+ unexpected: body_stages\.0\.layers_blocks.*, \.\.\.$"

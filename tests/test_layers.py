@@ -1,4 +1,4 @@
-"""Gradients that layers write out are those of what they compute."""
+"""Hand-written derivatives and gradients are those of the functions that they belong to."""
 
 import jax
 import jax.numpy as jnp

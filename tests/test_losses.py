@@ -1,4 +1,4 @@
-"""Losses against what the PyTorch reference computed, and the weights of the exits."""
+"""Losses against those of the PyTorch reference, and the weights of the exits."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Parameters as vectors: nothing lost, the right ones decayed, the same network."""
+"""Parameters as vectors: no parameter is lost, weight decay acts on the right ones, the logits are the same."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from ofav2_jax.model.supernet import variable_shapes
 from ofav2_jax.run.assembly import initial_params
 from tests.helpers.programs import quick_jit
 
-# With every kind of parameter.
+# A network that has every kind of parameter.
 NET = SuperNet("se_dp", width_multiplier=0.1, num_classes=7)
 SHAPES = variable_shapes(NET)["params"]
 PACKING = Packing(SHAPES)
@@ -20,7 +20,7 @@ ODD = Subnet(kernel=(3, 5, 7, 7) * 5, expand=(6, 3, 4, 6) * 5, depth=(2, 3, 4, 3
 
 
 def numbered():
-    """Parameters of which each number occurs once."""
+    """Parameters in which each number occurs only once."""
     leaves, structure = jax.tree.flatten(SHAPES)
     ends = np.cumsum([leaf.size for leaf in leaves])
     values = [jnp.arange(end - leaf.size, end).reshape(leaf.shape) for leaf, end in zip(leaves, ends)]

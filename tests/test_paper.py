@@ -1,4 +1,4 @@
-"""The paper's numbers, and what keeps a run from being held against them."""
+"""The paper's numbers, and the settings with which a run is not comparable with them."""
 
 import json
 
@@ -108,7 +108,7 @@ def test_epochs_moved_between_phases_are_noticed():
 def test_all_classes_by_number_are_the_papers_setting():
     config = paper_config("se_d", None)
     config.data.num_classes = 200
-    # How many images are tested at once changes nothing about the result.
+    # The batch size of an evaluation does not change the result.
     config.evaluation.batch_size = 10
     assert paper.comparable(settings_json(config)) == []
 

@@ -1,8 +1,8 @@
-"""The same numbers as the authors' PyTorch networks, from the same weights.
+"""Networks give the same numbers as the authors' PyTorch networks with the same weights.
 
 Float32 results agree to 1e-4 of the largest logit, float64 ones to 1e-9. Every network runs through the masked
-path; a static program for each of many subnets takes long to compile, so that static subnets are a selection
-unless `OFAV2_EXHAUSTIVE=1`. That masked and static agree is also tested for itself, in test_supernet.py.
+path. A static program for each of many subnets takes long to compile, so that only a selection of subnets runs
+through the static path unless `OFAV2_EXHAUSTIVE=1`. test_supernet.py also tests that the two paths agree.
 """
 
 import jax
@@ -19,7 +19,7 @@ from tests.helpers.reference import EARLY_EXIT_NETWORKS, EXHAUSTIVE, assert_clos
 FLOAT32, FLOAT64 = 1e-4, 1e-9
 RESOLUTIONS = (48, 52, 56, 60, 64)
 
-# What is compiled for which networks. The selections have every building block between them.
+# The networks for which the more expensive tests run. Together, the networks of a selection have every building block.
 FEW = tuple(NETWORKS) if EXHAUSTIVE else ("se_d", "ee_dp")
 ONE = tuple(NETWORKS) if EXHAUSTIVE else ("ee_dp",)
 IN_FLOAT64 = tuple(NETWORKS) if EXHAUSTIVE else ("ee_dp",)
@@ -204,7 +204,7 @@ def test_masked_gradients_in_float64(network):
 @pytest.mark.parametrize("is_masked", [True, False], ids=["masked", "static"])
 @pytest.mark.parametrize("network", ONE)
 def test_gradients(network, is_masked):
-    # Not of the maximal subnet: in float32 a ReLU kink can lie within its rounding.
+    # The maximal subnet is left out: in float32 an activation can lie within rounding of a ReLU's kink.
     reference = load(network)
     (case,) = [case for case in reference.select("grad") if case["id"] == "grad/grad_rand"]
     loss, gradient = gradient_of(case, reference, is_masked=is_masked, dtype=jnp.float32)

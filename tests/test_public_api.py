@@ -1,4 +1,4 @@
-"""The names that users call, as the README shows them, in one go."""
+"""The public names, used together as in the README."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The page of a run and the records it is made from, for finished, unfinished, reduced and foreign runs."""
+"""A run's page and the records it is made from, for finished, unfinished, reduced and foreign runs."""
 
 import html
 import json
@@ -89,7 +89,7 @@ def test_every_picture_is_there(runs):
     small = [f"phase-{name}" for name in phases]
     assert Page(runs["finished"][1]).figures == ["front", *small, *curves, "choices"]
     assert Page(runs["reduced"][1]).figures[:2] == ["front", "phase-full"]
-    # One phase needs no small multiples, and three subnets are too few to speak of their best tenth.
+    # A single phase gets no small multiples, and three subnets are too few for a picture of the best tenth.
     assert Page(runs["one"][1]).figures == ["front", *curves]
     assert Page(runs["started"][1]).figures == curves
 
@@ -140,7 +140,7 @@ def test_names_are_escaped(tmp_path):
     assert "eps '&lt;b&gt;&amp;'" in text.replace("&#x27;", "'")
 
 
-# Would end an attribute, a comment or an element, or start a formula of matplotlib's.
+# Text that, unescaped, would end an attribute, a comment or an element, or start a formula of matplotlib.
 HOSTILE = """"'--!></i><script>&$\\frac{$"""
 
 
@@ -172,7 +172,7 @@ def test_nothing_from_a_file_becomes_markup(runs, tmp_path):
     rename_phase(run, "kernel", f"kernel {HOSTILE}")
     result = run / "phases" / f"01-kernel {HOSTILE}" / "result.json"
     kernel = json.loads(result.read_text())
-    # Repeated, because the picture of the choices needs 20 subnets.
+    # The subnets are repeated, because the picture of the choices needs 20 of them.
     kernel["subnets"] = [subnet | {"expand": f"{HOSTILE} {subnet['kernel']}"} for subnet in kernel["subnets"] * 3]
     result.write_text(json.dumps(kernel))
     write_run_info(run, ["eps", HOSTILE])
@@ -190,13 +190,13 @@ def test_nothing_from_a_file_becomes_markup(runs, tmp_path):
     page, ordinary = Page(text), Page(runs["reduced"][1])
     assert "<script" not in text
     assert len(page.figures) == 7
-    # The file's text adds neither elements nor attributes, also in the pictures.
+    # The hostile text adds neither elements nor attributes to the page, nor to its pictures.
     assert page.tags <= ordinary.tags and page.attributes <= ordinary.attributes
     assert all(re.fullmatch(r"[A-Za-z0-9_-]+", figure) for figure in page.figures)
     assert len(page.ids) == len(set(page.ids))
     for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         ElementTree.fromstring(svg)
-    # And a reader sees it as it is in the file.
+    # The reader sees the text as it is in the files.
     assert f"{HOSTILE} 1 0" in html.unescape(text_of(text))
 
 

@@ -1,4 +1,4 @@
-"""Subnets and the spaces they are drawn from."""
+"""Subnets, and the spaces from which they are drawn."""
 
 import jax
 import numpy as np
@@ -113,7 +113,7 @@ def test_contains_exactly_what_the_network_can_do(subnet, network):
     assert space_of(network).contains(subnet) == possible
 
 
-# Sizes per resolution as in the paper's Tables IV and V: there are three resolutions.
+# Numbers of subnets for a single resolution; the paper's Tables IV and V count three resolutions.
 @pytest.mark.parametrize(
     ("network", "restriction", "size"),
     [
@@ -151,7 +151,7 @@ def test_samples_are_uniform_and_independent():
         for position in range(rows.shape[1]):
             counts = np.array([np.sum(rows[:, position] == value) for value in allowed])
             expected = len(rows) / len(allowed)
-            # Six standard deviations: a wrong distribution fails, chance does not.
+            # The tolerance is six standard deviations: a wrong distribution fails, a chance deviation does not.
             assert np.all(np.abs(counts - expected) < 6 * np.sqrt(expected)), (name, position, counts)
         if rows.shape[1] > 1:
             equal = np.mean(rows[:, 0] == rows[:, 1])

@@ -1,4 +1,4 @@
-"""The optimiser step: the reference's SGD, both engines, any number of devices."""
+"""The optimiser step: against the reference's SGD, with both engines, on any number of devices."""
 
 import dataclasses
 import functools
@@ -55,7 +55,7 @@ class Setting:
         self.parts = parts = assemble(settings, load_digits(seed=0), devices, net=net)
         if streamed:
             self.parts = dataclasses.replace(parts, feed=StreamedImages(parts.dataset, devices))
-        # Copies: a step donates its state.
+        # The parameters are copied, because a step donates its state.
         start = jax.tree.map(lambda p: jnp.array(p, dtype), params(seed=0))
         self.state = replicate(parts.step.init_state(start), devices)
         self.teacher = replicate(jax.tree.map(lambda p: jnp.array(p, dtype), params(seed=1)), devices)
@@ -84,8 +84,8 @@ def assert_same(ours, theirs, tolerance):
 LARGE, SMALL = Subnet.uniform(), Subnet.uniform(kernel=3, expand=3, depth=2, height=2)
 
 
-# In float64: in float32 a sum in another order puts one of so few activations on the other side of a ReLU's kink, and
-# a gradient of 32 images over a few pixels shows that. The images themselves are augmented in float32: hence 1e-7.
+# In float64, because in float32 a sum in another order moves one of so few activations across the kink of a ReLU, and
+# a gradient of 32 images over a few pixels shows that. Images are augmented in float32 all the same: hence 1e-7.
 def test_engines_train_the_same_parameters():
     subnets = [[LARGE, SMALL], [SMALL, SMALL], [SMALL, LARGE]]
     with jax.enable_x64(True):

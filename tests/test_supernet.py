@@ -1,4 +1,4 @@
-"""The supernet's two ways to run a subnet agree, and bad input is refused."""
+"""The static and the masked path of the supernet agree, and bad input is refused."""
 
 import collections
 import dataclasses
@@ -24,7 +24,7 @@ def small_net(network, dtype=jnp.float32):
 
 
 def random_variables(net, dtype=jnp.float32):
-    """Variables of which none is neutral, unlike those that a network starts with."""
+    """Random values for all variables; at initialisation many are neutral: scale 1, bias 0, mean 0, variance 1."""
     rng = np.random.default_rng(1)
 
     def fill(path, leaf):
@@ -48,7 +48,7 @@ def sampled(net, seed):
 
 
 def assert_same(actual, expected):
-    # A bias before a batch norm has a gradient of exactly zero, up to rounding.
+    # The absolute tolerance is for a bias before a batch norm, whose gradient is zero up to rounding.
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-11)
 
 
@@ -73,7 +73,7 @@ def test_masked_gradient_is_the_sum_of_static_ones():
     with jax.enable_x64(True):
         net = small_net("se_dp", jnp.float64)
         variables, subnets = random_variables(net, jnp.float64), sampled(net, seed=3)
-        # A loss whose gradient differs from logit to logit.
+        # The gradient of this loss differs from logit to logit.
         weights = np.random.default_rng(4).normal(size=(NUM_SUBNETS, len(IMAGES), net.num_classes))
 
         def loss(params, choices, weights):
@@ -87,7 +87,7 @@ def test_masked_gradient_is_the_sum_of_static_ones():
 
 
 def operations(jaxpr):
-    """How often each operation is in a traced function, the functions in it included."""
+    """Counts how often each operation occurs in a traced function and in the functions inside it."""
     counts = collections.Counter(equation.primitive.name for equation in jaxpr.eqns)
     for equation in jaxpr.eqns:
         for inner in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")):
@@ -109,9 +109,9 @@ def test_loop_over_levels_computes_little_twice(monkeypatch):
     once = operations_of_gradient()
     monkeypatch.setattr(stage, "remat", lambda body: body)
     everything_kept = operations_of_gradient()
-    # Again are only made, in each of five loops, the expansion and the 5x5 and 3x3 kernels.
+    # In each of five loops only three products are recomputed: the expansion, and the 5x5 and the 3x3 kernels.
     assert once["dot_general"] == everything_kept["dot_general"] + 3 * 5
-    # See `ops.saved`.
+    # `ops.saved` avoids this operation, which would copy saved activations.
     assert "reduce_precision" not in once
 
 
@@ -177,7 +177,7 @@ def test_recalibration_leaves_what_the_subnet_does_not_contain():
     np.testing.assert_array_equal(following[1:], before[1:])
 
 
-# --- what is refused ------------------------------------------------------------------------------------------
+# --- bad input ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arguments", [{"network": "ee_x"}, {"network": "EE_DP"}, {"network": ""}])
@@ -199,7 +199,7 @@ def test_bad_number_of_classes(num_classes):
 
 
 def runs(net, images, subnet):
-    """Every public way to run a subnet, none of which gets as far as the variables."""
+    """Every public way to run a subnet, without variables: bad input is refused before they are used."""
     yield lambda: forward(net, {}, images, subnet)
     yield lambda: forward_masked(net, {}, images, [subnet])
     yield lambda: recalibrate(net, {}, [images], subnet)

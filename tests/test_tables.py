@@ -1,4 +1,4 @@
-"""Tables IV and V from run directories."""
+"""Tables IV and V, made from run directories."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(root, tmp_path_factory):
-    """The directory with the three files."""
+    """The directory in which the program wrote its three files."""
     out = tmp_path_factory.mktemp("out") / "new" / "tables"
     assert tables.main([*map(str, sorted(root.iterdir())), f"--out={out}"]) == 0
     return out
@@ -69,7 +69,7 @@ def test_runs_of_one_cell_are_listed_one_by_one(found):
 
 
 def test_phases_to_come_leave_their_cells_open(found):
-    # Full, kernel, level-1 and level-2 of eight phases.
+    # Four of eight phases are finished: full, kernel, level-1 and level-2.
     run = row(found[1], "se_p", "fixed")["runs"][0]
     assert (run["finished_phases"], run["num_phases"]) == (4, 8)
     assert [column for column, cell in run["columns"].items() if cell] == ["resolution", "kernel", "level"]
@@ -111,7 +111,7 @@ def test_text_lines_up(root):
     lines = text.split("\n\n")[0].splitlines()[1:]
     header = lines[0]
     end = header.index("kernel") + len("kernel")
-    # Numbers are aligned at the right of their column's name.
+    # Numbers are aligned with the right end of their column's name.
     assert all(line[end - 1].isdigit() and line[end : end + 1] in ("", " ") for line in lines[1:])
     paper, first, difference, second = (lines[i] for i in range(8, 12))
     assert "44.22 / 51.90" in paper
@@ -128,7 +128,7 @@ def test_csv_has_every_cell_once(written, root):
     avg = read_run(root / "a").results["width-2"]["avg"]
     assert (record["avg"], record["paper_avg"]) == (f"{avg:.2f}", "44.22")
     assert record["avg_difference"] == f"{avg - 44.22:.2f}"
-    # A row of the paper that no run stands in.
+    # A row of the paper to which no run belongs.
     empty = next(r for r in records if r["table"] == "Table V" and r["network"] == "ee_b" and r["column"] == "kernel")
     assert (empty["run"], empty["avg"], empty["paper_best"]) == ("", "", "40.45")
 

@@ -1,4 +1,4 @@
-"""Traced programs that are kept: used for the same program, and for no other."""
+"""The cache of traced programs: a file is used for the same program, and for no other."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Function:
 
 
 def lower(directory, function, described="net", name="step", x=3.0, devices=1):
-    """As one more process would: the directory is all that there is."""
+    """Lowers a function with a new cache, as another process would: only the directory is shared."""
     args = {"a": jnp.arange(4.0)}, jnp.float32(x) if np.ndim(x) == 0 else x
     kept = TraceCache(directory, jax.devices()[:devices], described)
     return kept.lower(name, function, (0,), args), args
@@ -126,7 +126,7 @@ def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path):
 
 @pytest.fixture
 def jax_keeps_programs():
-    """Tells JAX where to keep compiled programs, if anywhere, until the test ends."""
+    """A function that sets JAX's compilation cache, or none, until the test ends."""
     before = {name: jax.config.values[name] for name in ("jax_compilation_cache_dir", "jax_enable_compilation_cache")}
 
     def keep(directory, enabled=True):
@@ -148,7 +148,7 @@ def test_traces_are_where_jax_keeps_programs(directory, enabled, kept, jax_keeps
 
 
 class ForAccelerators(TraceCache):
-    """Also tries whether every program could be traced and kept on a GPU and on a TPU."""
+    """Also exports every program for a GPU and a TPU, which fails if it could not be cached there."""
 
     def lower(self, name, function, donate, args):
         lowered = super().lower(name, function, donate, args)
@@ -164,7 +164,7 @@ def test_training_and_testing_on_four_devices(tmp_path, monkeypatch):
         expected = train("ee_d", "masked", devices, steps)
         for kind in (ForAccelerators, TraceCache):
             if kind is TraceCache:
-                # By now everything is kept.
+                # All traces are in the cache by now, so that nothing calls the network any more.
                 monkeypatch.setattr(SuperNet, "__call__", None)
             monkeypatch.setattr(
                 assembly, "beside_compiled_programs", lambda *described, kind=kind: kind(tmp_path, *described)
@@ -173,5 +173,5 @@ def test_training_and_testing_on_four_devices(tmp_path, monkeypatch):
             assert result.keys() == expected.keys()
             for name, values in expected.items():
                 np.testing.assert_array_equal(result[name], values, err_msg=f"{name}, {kind.__name__}")
-    # A step of two subnets, recalibration and test.
+    # There are three programs: a step with two subnets, recalibration and evaluation.
     assert len(list(tmp_path.iterdir())) == 3

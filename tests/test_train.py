@@ -1,4 +1,4 @@
-"""A run from the command line; what becomes of disturbed ones is in `faults/`."""
+"""An undisturbed run from the command line; `faults/` tests disturbed ones."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def test_results(uninterrupted):
         assert 0 <= subnet["top1"] <= subnet["top5"] <= 100
         assert subnet["macs"] > 0 and subnet["params"] > 0 and subnet["height"] == 5 and subnet["level"] == 7
     assert re.fullmatch("[0-9a-f]{64}", results["params_sha256"])
-    # For the one resolution: phase full, the step of one subnet, recalibration, test.
+    # At the only resolution there are four: phase full, a step with one subnet, recalibration, evaluation.
     assert results["compiled_programs"] == 4
     assert set(results["seconds"]) == {"compile", "train", "evaluate"}
     assert (workdir / "phases" / "03-depth-2" / "teacher").is_dir()

@@ -1,7 +1,7 @@
 """Whole trajectories of the authors' PyTorch training, replayed step by step in float64.
 
-Six or seven phases of a network: sampled subnets, summed gradients, the progressive teacher, the choice of the best
-epoch, channel sorting, momentum that starts anew in each phase. The recorded numbers lie in
+A trajectory is six or seven phases of a network, with sampled subnets, summed gradients, the progressive teacher, the
+choice of the best epoch, channel sorting, and momentum that starts anew in each phase. The recorded numbers lie in
 `../shared/reference/trajectories`; without them these tests are skipped.
 """
 
@@ -28,12 +28,12 @@ from tests.helpers.reference import FULL, assert_close, name_of
 
 _RECORDED = FULL / "trajectories"
 _RESOLUTION = 48
-# Relative to a parameter's norm; the replay that was made together with the numbers agreed to 4e-14.
+# Relative to a parameter's norm. The replay that was run when the numbers were recorded agreed to 4e-14.
 _TOLERANCE = 1e-9
 
 
 class Replay:
-    """One network, its recorded start, and what was recorded of it."""
+    """Replays the training of one network from its recorded start, and compares it with the recorded numbers."""
 
     def __init__(self, network):
         self.told = json.loads((_RECORDED / f"{network}.json").read_text())
@@ -51,7 +51,7 @@ class Replay:
         labels, indices = self.inputs["labels"], np.arange(len(self.inputs["labels"]))
         splits = {"train": indices, "validation": indices, "test": indices}
         neutral = Normalisation((0.0,) * 3, (1.0,) * 3)
-        # Its images are not used: the recorded ones are normalised already, see `_as_they_are`.
+        # The data set's images are not used: the recorded ones are normalised already, see `_as_they_are`.
         dataset = Dataset("recorded", np.zeros((len(labels), 48, 48, 3), np.uint8), labels, splits, 10, neutral)
         parts = assemble(settings, dataset, self.devices, net=self.net)
         self.recipe, self.step_of, self.unpack = settings.recipe, parts.engine, jax.jit(parts.step.packing.unpack)
@@ -77,7 +77,7 @@ class Replay:
         return self.step_of(state, inputs, _RESOLUTION)
 
     def compare(self, params, key):
-        """Holds sum, norm and an inner product of every parameter against the recorded ones."""
+        """Compares sum, norm and an inner product of every parameter with the recorded ones."""
         state = to_torch({"params": params}, self.net)
         for name, (total, norm, inner) in zip(self.sums["names"], self.sums[key], strict=True):
             value = state[str(name)].ravel()
@@ -86,7 +86,7 @@ class Replay:
             assert error < _TOLERANCE, f"{key}, {name}: {error:.1e}"
 
     def train_phase(self, index, first_step):
-        """Trains one phase from `params`, which its best epoch becomes; returns the number of its steps."""
+        """Trains one phase from `self.params`, sets that to its best epoch, and returns the number of its steps."""
         phase = self.told["phases"][index]
         teacher = replicate(jax.tree.map(jnp.array, self.params), self.devices)
         state = self.start(self.params, phase["width_phase"])
@@ -104,14 +104,14 @@ class Replay:
             epoch, last = divmod(number + 1, len(recorded) // epochs)
             if not last:
                 of_epoch[epoch - 1] = params
-        # Of equal scores the earlier one counts.
+        # If scores are equal, the earlier epoch is the best one.
         self.params = of_epoch[int(np.argmax(scores[:epochs]))]
         self.last = params
         return len(recorded)
 
 
 def _as_they_are(images, keys, resolution, augmentation, normalisation):
-    """Instead of `train_images`: the recorded images are cropped and normalised already."""
+    """Replaces `train_images`, because the recorded images are cropped and normalised already."""
     return images
 
 

@@ -1,1 +1,1 @@
-"""Data sets, and what happens to images on the device."""
+"""Data sets, and the augmentation of images on the device."""

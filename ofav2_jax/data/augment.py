@@ -1,7 +1,7 @@
 """Cropping, resizing, flipping and normalising image batches on the device.
 
-Crops are resized by two small matrix products per image, whose rows hold the triangle filter that Pillow uses
-for "bilinear": a plain interpolation when enlarging, an average over the covered pixels when shrinking.
+Crops are resized by products with two small matrices per image. The rows of these hold the triangle filter that Pillow
+uses for "bilinear": a plain interpolation when enlarging, an average over the covered pixels when shrinking.
 """
 
 import math
@@ -13,9 +13,9 @@ from jax.typing import ArrayLike
 
 from ofav2_jax.settings.recipe import Augmentation
 
-# torchvision's RandomResizedCrop: tries before it falls back to a centre crop.
+# The number of tries after which torchvision's RandomResizedCrop falls back to a centre crop.
 _TRIES = 10
-# For each try an area and an aspect ratio; where the crop lies.
+# The random numbers of a crop: an area and an aspect ratio for each try, and two for the position.
 CROP_DRAWS = 2 * _TRIES + 2
 
 
@@ -35,9 +35,9 @@ def resize_weights(size: int, start: ArrayLike, length: ArrayLike, out_size: int
 
     Args:
         size: pixels in the row.
-        start: of the crop, an int or float scalar; nothing outside the crop is read.
-        length: of the crop.
-        out_size: pixels wanted.
+        start: first pixel of the crop, an int or float scalar; nothing outside the crop is read.
+        length: length of the crop, pixels.
+        out_size: pixels in the resized row.
 
     Returns:
         float32 [out_size, size]; every row adds up to 1.
@@ -51,7 +51,7 @@ def resize_weights(size: int, start: ArrayLike, length: ArrayLike, out_size: int
 
 
 def _resize(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """[B, H, W, C] with matrices [B, H', H] and [B, W', W] (or with B = 1) to [B, H', W', C]."""
+    """Resizes [B, H, W, C] to [B, H', W', C] with matrices [B, H', H] and [B, W', W], whose B may be 1."""
     rows = jnp.broadcast_to(rows, (len(images), *rows.shape[1:]))
     columns = jnp.broadcast_to(columns, (len(images), *columns.shape[1:]))
     images = images.astype(jnp.float32)
@@ -63,8 +63,8 @@ def random_crop_box(draws: jax.Array, height: int, width: int, augmentation: Aug
 
     Args:
         draws: float [CROP_DRAWS], from uniform distributions over [0, 1).
-        height: of the image.
-        width: of the image.
+        height: height of the image, pixels.
+        width: width of the image, pixels.
         augmentation: the ranges of area and aspect ratio.
 
     Returns:
@@ -105,9 +105,9 @@ def train_images(
     Args:
         images: uint8 [B, H, W, 3].
         keys: typed PRNG keys [B], one per image.
-        resolution: R, of the result.
+        resolution: R, height and width of the result, pixels.
         augmentation: how to crop and flip.
-        normalisation: what to subtract and divide by.
+        normalisation: mean to subtract and deviation to divide by.
 
     Returns:
         float32 [B, R, R, 3].
@@ -115,7 +115,7 @@ def train_images(
     _, height, width, _ = images.shape
 
     def matrices(key):
-        # All at once: each further use of a key is another dozen operations to compile.
+        # One draw gives all numbers, because each further use of a key is another dozen operations to compile.
         draws = jax.random.uniform(key, (CROP_DRAWS + 1,))
         top, left, crop_h, crop_w = random_crop_box(draws[:CROP_DRAWS], height, width, augmentation)
         rows = resize_weights(height, top, crop_h, resolution)
@@ -132,8 +132,8 @@ def eval_images(images: jax.Array, resolution: int, normalisation: Normalisation
 
     Args:
         images: uint8 [B, H, W, 3], H = W.
-        resolution: R, of the result.
-        normalisation: what to subtract and divide by.
+        resolution: R, height and width of the result, pixels.
+        normalisation: mean to subtract and deviation to divide by.
 
     Returns:
         float32 [B, R, R, 3].

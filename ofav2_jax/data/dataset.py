@@ -11,16 +11,16 @@ from ofav2_jax.data.augment import Normalisation
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images, labels, and which of them belong to which of three disjoint splits.
+    """Images and labels in three disjoint splits.
 
     Attributes:
-        name: what it is called in reports.
+        name: the data set's name in reports.
         images: uint8 [N, H, W, 3], H = W.
         labels: int32 [N].
-        splits: for "train" (to train on, and to recalibrate batch norm with), "validation" (to choose the best
-            state with) and "test" (to report) the indices of its images, int32.
-        num_classes: classes.
-        normalisation: mean and standard deviation.
+        splits: the indices of the images, int32, in "train" (to train, and to recalibrate batch norm), "validation"
+            (to choose the best epoch) and "test" (to report).
+        num_classes: number of classes.
+        normalisation: mean and standard deviation of each channel.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Dataset:
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """What tells a data set from another one: counts for people, and digests of pixels, labels and splits."""
+    """Identifies a data set: by counts, for people to read, and by digests of pixels, labels and splits."""
 
     def digest(*arrays: np.ndarray) -> str:
         sha = hashlib.sha256()
@@ -56,7 +56,7 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np
 
     Args:
         labels: int [N].
-        fraction: of each class, what goes to the second part (rounded).
+        fraction: share of each class that goes to the second part (rounded), in [0, 1].
         seed: the same seed splits the same way.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Decoded images on disk: one uint8 array that later runs map into memory instead of decoding again."""
+"""Decoded images on disk: a uint8 array that later runs map into memory instead of decoding the images again."""
 
 import contextlib
 import dataclasses
@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 _IMAGES, _LABELS, _INFO = "images.npy", "labels.npy", "info.json"
-# Images whose bytes the fingerprint covers: reading all would take as long as a start may.
+# The number of images that the digest covers; reading all of them would make each start too long.
 _DIGESTED_IMAGES = 256
 _DECODED_TOGETHER = 500
-# What reading a file raises that is missing, cut short or something else.
+# The exceptions from reading a file that is missing, cut short or something else.
 _UNUSABLE = (OSError, EOFError, ValueError, KeyError, TypeError)
 
 
@@ -29,8 +29,8 @@ class DecodedImages:
     Attributes:
         images: uint8 [N, R, R, 3], read-only, mapped from a file.
         labels: int32 [N].
-        num_train: how many of them are training images; the others are test images.
-        num_classes: classes.
+        num_train: number of training images; the others are test images.
+        num_classes: number of classes.
     """
 
     images: np.ndarray
@@ -44,10 +44,10 @@ class ImageSource:
     """Encoded images that can be decoded in any order.
 
     Attributes:
-        lengths: images of the training and of the test split.
-        num_classes: classes.
-        decode: from a split (0 or 1) and a range of its images to uint8 [n, R, R, 3] and their labels [n];
-            called by several threads.
+        lengths: numbers of images in the training and in the test split.
+        num_classes: number of classes.
+        decode: a function from a split (0: training, 1: test) and a range of its images to uint8 [n, R, R, 3] and
+            their labels [n]; called by several threads.
     """
 
     lengths: tuple[int, int]
@@ -56,22 +56,22 @@ class ImageSource:
 
 
 def default_cache_dir() -> Path:
-    """`ofav2_jax` in the user's cache folder: $XDG_CACHE_HOME or ~/.cache."""
+    """The folder `ofav2_jax` in the user's cache folder, $XDG_CACHE_HOME or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ofav2_jax"
 
 
 def cached_images(
     directory: Path, name: str, version: str, resolution: int, open_source: Callable[[], ImageSource]
 ) -> DecodedImages:
-    """Loads decoded images, or decodes and keeps them if they are not there or are not what they should be.
+    """Loads decoded images from the cache; if they are missing or unusable, decodes and caches them.
 
-    A folder appears under its name only when it is complete. Processes that want the same one wait for each
-    other; what a killed one left is replaced.
+    A folder appears under its name only when it is complete. Processes that need the same folder wait for each
+    other; the incomplete folder of a killed process is replaced.
 
     Args:
-        directory: of this array alone.
-        name: of the data set.
-        version: of the data set.
+        directory: the cache folder of this array alone.
+        name: the data set's name.
+        version: the data set's version.
         resolution: R, height and width of the images, pixels.
         open_source: called only if there is something to decode.
     """
@@ -115,7 +115,7 @@ def _load(directory: Path, wanted: dict) -> DecodedImages:
     """Maps a cache into memory.
 
     Raises:
-        _UNUSABLE: if it is missing, incomplete, damaged or of something else.
+        _UNUSABLE: if the cache is missing, incomplete, damaged, or of another data set.
     """
     info = json.loads((directory / _INFO).read_text())
     for field, expected in wanted.items():
@@ -141,7 +141,7 @@ def _write(directory: Path, wanted: dict, source: ImageSource) -> None:
         file.flush()
         first_byte = file.tell()
 
-        # NOTE: written at its place with pwrite rather than through a memory map, which would count as this
+        # NOTE: each part is written at its place with pwrite and not through a memory map, which would count as this
         # process's memory and kill it with SIGBUS on a full disk.
         def decode(split: int, part: range) -> None:
             pixels, part_labels = source.decode(split, part)

@@ -1,4 +1,4 @@
-"""Data sets by name: every source behind one function."""
+"""`load_dataset`: loads a data set of any source by its name."""
 
 import dataclasses
 import os
@@ -16,7 +16,7 @@ DIGITS = "digits"
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Which data set is wanted, and how; the arguments of `load_dataset`."""
+    """A request for a data set; the fields are arguments of `load_dataset`."""
 
     name: str
     seed: int
@@ -27,7 +27,7 @@ class Request:
 
 
 def require_allowed(request: Request) -> None:
-    """Refuses what a source cannot give, as far as that is known without its data.
+    """Refuses a request that its source cannot fulfil, as far as that is known without the data.
 
     Raises:
         ValueError: naming the field, the value and what is allowed.
@@ -46,7 +46,7 @@ def _digits(request: Request) -> Dataset:
 
 
 def _tfds(request: Request) -> Dataset:
-    # TFDS takes a second to import, which other sources can do without.
+    # Imported here because TFDS takes a second to import, which other sources need not spend.
     from ofav2_jax.data.tfds_source import load_tfds
 
     return load_tfds(
@@ -76,17 +76,17 @@ def load_dataset(
     """Loads a data set by name; downloads, prepares and decodes it at the first use.
 
     Args:
-        name: "digits", "tiny_imagenet", or what TensorFlow Datasets calls an image classification set.
-        seed: of the split between training and validation.
-        base_resolution: height and width to which images are brought when they are decoded, pixels; None: 64, or the
-            data set's only size.
-        num_classes: keeps only the first classes, at least 2; None: all.
-        max_test_images: keeps so many test images, spread over the classes; None: all.
-        data_dir: where prepared data sets are; None: where TensorFlow Datasets puts them.
-        archive: of Tiny ImageNet, a local copy.
+        name: "digits", "tiny_imagenet", or the name of an image classification set in TensorFlow Datasets.
+        seed: seed of the split between training and validation.
+        base_resolution: height and width of the decoded images, pixels; images of another size are resized. None: 64,
+            or the data set's only size.
+        num_classes: number of classes, at least 2, of which the first are kept; None: all.
+        max_test_images: largest number of test images, spread over the classes; None: all.
+        data_dir: the directory of prepared data sets; None: that of TensorFlow Datasets.
+        archive: a local copy of Tiny ImageNet's archive; None: it is downloaded if it is needed.
 
     Raises:
-        ValueError: if there is none of this name, it cannot be used, or an argument does not go with it.
+        ValueError: if no data set has this name, it cannot be used, or an argument does not go with it.
         ImportError, ConnectionError: see `tfds_source.load_tfds`.
     """
     require_text("data.dataset", name)
@@ -100,7 +100,7 @@ def load_dataset(
 
 def _with_fewer_test_images(dataset: Dataset, number: int) -> Dataset:
     test = dataset.splits["test"]
-    # Class by class in turn, so that any number of them is balanced.
+    # One image of each class in turn, so that any number of images is balanced.
     rank = np.empty(len(test), int)
     for label in range(dataset.num_classes):
         members = np.flatnonzero(dataset.labels[test] == label)

@@ -13,7 +13,7 @@ from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.data.dataset import Dataset, stratified_split
 from ofav2_jax.data.image_cache import ImageSource, cached_images, default_cache_dir
 
-# Of Tiny ImageNet's training images; close to those of other photographs.
+# Mean and deviation of Tiny ImageNet's training images; those of other photographs are close to them.
 TINY_IMAGENET_NORMALISATION = Normalisation(mean=(0.4802, 0.4481, 0.3975), std=(0.2770, 0.2691, 0.2821))
 _TINY_IMAGENET = "tiny_imagenet"
 
@@ -33,20 +33,21 @@ def load_tfds(
 ) -> Dataset:
     """Loads a data set, prepares it first if that has not been done, and decodes its images once and for all.
 
-    The training and validation images come from its split "train", class by class; the test images from
+    The split "train" is divided class by class into training and validation images; the test images are those of
     `test_split`. Later calls map the decoded images from the cache and do not need the prepared data set.
 
     Args:
-        name: "tiny_imagenet", or what TFDS calls it: "cifar10", "imagenet_resized/64x64", "cifar10:3.0.2".
-        base_resolution: R. Images of another size are resized (Pillow, bilinear); of those that are not square,
-            the centre is taken.
-        seed: of the split between training and validation.
-        data_dir: where prepared data sets are; None: where TFDS puts them (~/tensorflow_datasets).
-        archive: of Tiny ImageNet, a local copy; None downloads it. Not read if it is prepared already.
+        name: "tiny_imagenet", or a name in TFDS: "cifar10", "imagenet_resized/64x64", "cifar10:3.0.2".
+        base_resolution: R, height and width of the decoded images, pixels. Images of another size are resized (Pillow,
+            bilinear); of images that are not square, the centre is taken.
+        seed: seed of the split between training and validation.
+        data_dir: the directory of prepared data sets; None: that of TFDS (~/tensorflow_datasets).
+        archive: a local copy of Tiny ImageNet's archive; None downloads it. Not read if the set is prepared already.
         num_classes: keeps only the classes below this number; None: all.
-        validation_fraction: of each class's training images, what validates, in (0, 1).
-        test_split: None takes "test" if there is one, else "validation" (Tiny ImageNet's labelled one).
-        cache_dir: where decoded images are; None: `ofav2_jax` in the user's cache folder.
+        validation_fraction: share of each class's training images that goes to the validation split, in (0, 1).
+        test_split: name of the split with the test images; None takes "test" if there is one, else "validation" (Tiny
+            ImageNet's labelled one).
+        cache_dir: the folder of decoded images; None: `ofav2_jax` in the user's cache folder.
         normalisation: mean and standard deviation; the default is Tiny ImageNet's.
 
     Returns:
@@ -54,7 +55,7 @@ def load_tfds(
 
     Raises:
         ValueError: if an argument is not allowed, TFDS does not know the name, the set is not one for image
-            classification or lacks a split, or the archive is not what it should be.
+            classification or lacks a split, or the archive is damaged or another one.
         ImportError: if TFDS needs TensorFlow to prepare this data set.
         ConnectionError: if the archive cannot be downloaded.
     """
@@ -66,7 +67,7 @@ def load_tfds(
         raise ValueError(f"archive={str(archive)!r} goes with {_TINY_IMAGENET!r} only, not with {name!r}")
     builder = _builder(name, data_dir, archive)
     if num_classes is not None:
-        # Known before anything is downloaded; not for sets that say their classes only when they are prepared.
+        # Checked before anything is downloaded, except for sets whose classes are known only once they are prepared.
         classes = builder.info.features[_keys(builder.info)[1]].num_classes
         _check_classes(name, num_classes, classes or num_classes)
     full_name, version = builder.info.full_name, str(builder.version)
@@ -83,7 +84,7 @@ def load_tfds(
         _check_classes(name, num_classes, classes)
         if num_classes < classes:
             kept = np.flatnonzero(labels < num_classes)
-            # Compact, because what is not used would be held on the device too.
+            # A compact copy, because images that are not used would be held on the device too.
             images, labels, num_train = images[kept], labels[kept], int(np.searchsorted(kept, num_train))
             classes = num_classes
     train, validation = stratified_split(labels[:num_train], validation_fraction, seed)
@@ -107,7 +108,7 @@ def _builder(name, data_dir, archive):
     """The TFDS builder of a name.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if no data set has this name.
     """
     import tensorflow_datasets as tfds
 
@@ -119,7 +120,7 @@ def _builder(name, data_dir, archive):
     try:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError:
-        # Its own message lists the more than a thousand names.
+        # The message of TFDS itself lists more than a thousand names.
         hint = did_you_mean(name, ["digits", _TINY_IMAGENET, *tfds.list_builders(with_community_datasets=False)])
         raise ValueError(
             f"data set {name!r} is unknown to TensorFlow Datasets {tfds.__version__} and not prepared in {data_dir}; "
@@ -128,10 +129,10 @@ def _builder(name, data_dir, archive):
 
 
 def _open_source(builder, resolution: int, test_split: str | None) -> ImageSource:
-    """The encoded images of a data set, which is prepared if it is not.
+    """Opens the encoded images of a data set, and prepares it if it is not prepared yet.
 
     Raises:
-        ValueError: if it is not one for image classification or lacks a split.
+        ValueError: if the set is not for image classification or lacks a split.
         ImportError: if TFDS needs TensorFlow to prepare it.
     """
     import tensorflow_datasets as tfds
@@ -147,7 +148,7 @@ def _open_source(builder, resolution: int, test_split: str | None) -> ImageSourc
             f"`tfds build {builder.name} --file_format=array_record` and give its `data_dir`"
         ) from error
     splits = ("train", _test_split(name, list(builder.info.splits), test_split))
-    # Only these two features are parsed and no image is decoded by TFDS: OpenCV and Pillow would differ.
+    # TFDS parses only these two features, and decodes no image: it may use OpenCV, whose result differs from Pillow's.
     features = tfds.features.FeaturesDict({key: builder.info.features[key] for key in (image_key, label_key)})
     try:
         records = [
@@ -175,10 +176,10 @@ def _open_source(builder, resolution: int, test_split: str | None) -> ImageSourc
 
 
 def _keys(info) -> tuple[str, str]:
-    """The names of the image and of the label: `supervised_keys` if the set says them, else "image" and "label".
+    """Names of the image and the label feature: `supervised_keys` if the set has them, else "image" and "label".
 
     Raises:
-        ValueError: if they are not an image of 8 bits per channel and a class label.
+        ValueError: if these features are not an image of 8 bits per channel and a class label.
     """
     import tensorflow_datasets as tfds
 
@@ -195,10 +196,10 @@ def _keys(info) -> tuple[str, str]:
 
 
 def _test_split(name: str, splits: list[str], wanted: str | None) -> str:
-    """The split to test on.
+    """The name of the split with the test images.
 
     Raises:
-        ValueError: if it, or the split to train on, is not there.
+        ValueError: if that split, or the split "train", is missing.
     """
     has = f"{name} has the splits {', '.join(splits)}"
     if "train" not in splits:
@@ -210,7 +211,7 @@ def _test_split(name: str, splits: list[str], wanted: str | None) -> str:
 
 
 def _decode_image(encoded: bytes, resolution: int) -> np.ndarray:
-    """uint8 [R, R, 3], grey images with three equal channels."""
+    """Decodes an image to uint8 [R, R, 3]; grey images get three equal channels."""
     with Image.open(io.BytesIO(encoded)) as file:
         image = file.convert("RGB")
         if image.size != (resolution, resolution):

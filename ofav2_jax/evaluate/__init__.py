@@ -1,1 +1,1 @@
-"""Testing subnets."""
+"""Evaluating subnets."""

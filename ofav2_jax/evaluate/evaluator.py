@@ -40,11 +40,11 @@ class Score:
     """One evaluated subnet.
 
     Attributes:
-        subnet: which; its height is ignored where `ensemble`.
-        resolution: of the images.
+        subnet: the subnet; its height is ignored if `ensemble`.
+        resolution: height and width of the images, pixels.
         ensemble: whether the weighted ensemble of all exits was evaluated.
-        top1, top5: in %.
-        macs, params: of the standalone subnet.
+        top1, top5: accuracies in %.
+        macs, params: cost of the subnet by itself, see `cost.Cost`; with all its exits if `ensemble`.
     """
 
     subnet: Subnet
@@ -56,7 +56,7 @@ class Score:
     params: int
 
     def as_json(self) -> dict[str, object]:
-        """A flat record; a choice that is the same everywhere is one number."""
+        """A flat record; a choice with the same value in the whole network is one number."""
 
         def short(values):
             return values if isinstance(values, int) else values[0] if len(set(values)) == 1 else list(values)
@@ -73,10 +73,10 @@ class Evaluator:
 
     Args:
         net: the supernet.
-        settings: of the run: how to evaluate, weights of the ensemble, augmentation, seed, resolutions.
+        settings: the run's settings, for evaluation, weights of the ensemble, augmentation, seed and resolutions.
         dataset: the images.
         feed: makes them available to the devices.
-        programs: compiles.
+        programs: compiles programs and maps them over the devices.
 
     Attributes:
         recalibration: recomputes BN statistics.
@@ -102,18 +102,18 @@ class Evaluator:
         """Evaluates subnets at one resolution.
 
         Args:
-            params: of the supernet, as a tree.
-            subnets: which.
-            resolution: of the images, one of the run's.
+            params: the supernet's parameters, as a tree.
+            subnets: the subnets.
+            resolution: one of the run's resolutions, pixels.
             split: "validation" or "test".
-            ensemble: evaluate the ensemble of each subnet's exits instead of its own exit.
+            ensemble: evaluate the ensemble of all exits instead of each subnet's own exit.
 
         Returns:
-            One Score each, in the order of `subnets`.
+            One Score for each subnet, in the order of `subnets`.
 
         Raises:
             ValueError: for a subnet that the network does not hold, a resolution that the run does not have, an
-                unknown split, or no list of subnets.
+                unknown split, or `subnets` that are a single Subnet or str.
         """
         subnets = self._required(subnets, resolution, split)
         params = replicate(params, self._programs.devices)
@@ -122,7 +122,7 @@ class Evaluator:
         per_pass = self._settings.evaluation.subnets_per_pass
         for first in range(0, len(trunks), per_pass):
             group = trunks[first : first + per_pass]
-            # A last group that is not full is filled up, so that one program serves all; the rest is discarded.
+            # An incomplete last group is padded, so that one program serves all groups; the padding is discarded.
             top1, top5 = self._correct(params, group + group[-1:] * (per_pass - len(group)), resolution, split)
             for i, trunk in enumerate(group):
                 correct[trunk] = top1[:, i], top5[:, i]
@@ -130,7 +130,7 @@ class Evaluator:
         percent = 100 / len(self._dataset.splits[split])
         scores = []
         for subnet in subnets:
-            # After the exits, the ensemble.
+            # The row of the ensemble comes after those of the exits.
             row = len(exits) if ensemble else exits.index(subnet.height - 1)
             counts = correct[dataclasses.replace(subnet, height=_MAX_HEIGHT)]
             in_top1, in_top5 = (float(of_exits[row]) * percent for of_exits in counts)
@@ -153,7 +153,7 @@ class Evaluator:
     def _correct(
         self, params: Params, trunks: Sequence[Subnet], resolution: int, split: str
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Correct answers of every exit, then of the ensemble: two ints [exits + 1, S]."""
+        """Counts the correct predictions, top-1 and top-5: int [exits + 1, S] each, the ensemble in the last row."""
         devices = self._programs.devices
         choices = replicate(Choices.stack(trunks), devices)
         stats = self.recalibration(params, choices, resolution)
@@ -174,7 +174,7 @@ class Evaluator:
         """The images of a split in batches of one shape.
 
         Yields:
-            Indices, int32 [devices, b], and which of them count, bool: the last batch is filled up.
+            Indices, int32 [devices, b], and a mask of those that count, bool [devices, b]; the last batch is padded.
         """
         indices = self._dataset.splits[split].astype(np.int32)
         num_devices = len(self._programs.devices)
@@ -197,7 +197,7 @@ class Evaluator:
 
 
 def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """How many classes come before the true one; classes with equal logits come in their order.
+    """The number of classes that rank before the true one; classes with equal logits rank in their order.
 
     Args:
         logits: float [..., B, classes].
@@ -215,14 +215,17 @@ def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def uniform_scores(
     evaluator: Evaluator, params: Params, space: SearchSpace, resolutions: Sequence[int], ensemble: bool
 ) -> list[Score]:
-    """Evaluates on the test split every combination of the values in `space`, each held constant over the network.
+    """Evaluates every uniform subnet of `space` on the test split.
 
     Args:
-        evaluator: does it.
-        params: of the supernet.
-        space: what is unlocked.
-        resolutions: of the images; each subnet is evaluated at all of them.
-        ensemble: score the maximal network by the ensemble of its exits (phase full).
+        evaluator: evaluates the subnets.
+        params: the supernet's parameters, as a tree.
+        space: the unlocked subnets.
+        resolutions: resolutions in pixels, at each of which every subnet is evaluated.
+        ensemble: evaluate instead the maximal network only, by the ensemble of its exits (phase full).
+
+    Returns:
+        The scores, by resolution, then in the order of `SearchSpace.uniform_subnets`.
     """
     subnets = [space.maximal()] if ensemble else list(space.uniform_subnets())
     return [
@@ -231,6 +234,6 @@ def uniform_scores(
 
 
 def summary(scores: Sequence[Score]) -> dict[str, float]:
-    """Mean and maximum of top-1 in %, as Tables IV and V have them."""
+    """Mean ("avg") and maximum ("best") of top-1 in %, as Tables IV and V have them."""
     top1 = [score.top1 for score in scores]
     return {"avg": float(np.mean(top1)), "best": float(np.max(top1))}

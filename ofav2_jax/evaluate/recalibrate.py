@@ -1,4 +1,4 @@
-"""Recomputing the statistics of batch norm, for several traced subnets in one program."""
+"""Recomputing the statistics of batch norm for several traced subnets in one program."""
 
 from typing import Any
 
@@ -16,17 +16,17 @@ from ofav2_jax.runtime.programs import Programs
 from ofav2_jax.runtime.sharding import replicate
 from ofav2_jax.settings.recipe import Augmentation, Evaluation
 
-# Keeps this use of a run's seed apart from all others.
+# Keeps the random numbers drawn here apart from those of all other uses of a run's seed.
 _TAG = 0x5EED
 
 
 def recalibration_indices(dataset: Dataset, evaluation: Evaluation, seed: int) -> np.ndarray:
-    """Chooses the training images that BN statistics are recomputed from.
+    """Chooses the training images from which BN statistics are recomputed.
 
     Args:
-        dataset: whose training images.
-        evaluation: how many, and in which batches.
-        seed: of the choice.
+        dataset: the data set.
+        evaluation: gives the number of images and the batch size.
+        seed: seed of the choice.
 
     Returns:
         int32 [batches, batch size].
@@ -48,19 +48,19 @@ def recalibration_indices(dataset: Dataset, evaluation: Evaluation, seed: int) -
 class Recalibration:
     """Recomputes BN statistics with the same images, crops and flips for every subnet.
 
-    It runs on every device by itself: it takes a tenth of the time of a test, and batches of 100 cannot be sharded
-    evenly over any number of devices.
+    Every device does all of the work. It takes a tenth of the time of an evaluation, and batches of 100 cannot be
+    sharded evenly over every number of devices.
 
     Args:
-        net: the supernet, without an axis of devices.
-        dataset: whose training images are used.
-        evaluation: how many.
-        augmentation: of training images.
-        programs: compiles.
-        seed: of the run.
+        net: the supernet, with `axis_name` None.
+        dataset: the data set whose training images are used.
+        evaluation: gives the number of images and the batch size.
+        augmentation: augmentation of training images.
+        programs: compiles programs.
+        seed: the run's seed.
 
     Attributes:
-        indices: which images are used, int32 [batches, batch size].
+        indices: the images that are used, int32 [batches, batch size].
     """
 
     def __init__(
@@ -81,12 +81,12 @@ class Recalibration:
         self._key = jax.random.fold_in(jax.random.key(seed), _TAG)
 
     def __call__(self, params: Params, choices: Choices, resolution: int) -> dict[str, Any]:
-        """The statistics of S subnets.
+        """Computes the statistics of S subnets.
 
         Args:
-            params: of the supernet, replicated.
-            choices: of the S subnets, replicated.
-            resolution: of the images, one of the run's.
+            params: the supernet's parameters, replicated.
+            choices: the choices of the S subnets, replicated.
+            resolution: one of the run's resolutions, pixels.
 
         Returns:
             `batch_stats` whose entries are [S, C], or [C] before the first choice.

@@ -1,1 +1,1 @@
-"""The supernet: what it is made of, its subnets, and what runs, counts, sorts and converts them."""
+"""The supernet: its parts and its subnets, and how they are run, counted, sorted and converted."""

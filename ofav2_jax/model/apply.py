@@ -45,7 +45,7 @@ def forward(net: SuperNet, variables: Variables, images: jax.Array, subnet: Subn
         net: the supernet (static).
         variables: {"params", "batch_stats"} of the supernet; with `train`, "params" suffice.
         images: float [B, H, W, 3], normalised.
-        subnet: which subnet (static: another one compiles another program).
+        subnet: the subnet (static: another one compiles another program).
         train: use the batch's own statistics instead of `batch_stats` (static).
 
     Returns:
@@ -63,13 +63,15 @@ def forward(net: SuperNet, variables: Variables, images: jax.Array, subnet: Subn
 def forward_exits(
     net: SuperNet, variables: Variables, images: jax.Array, subnet: Subnet, train: bool = False
 ) -> jax.Array:
-    """Logits of every exit of an early-exit network, with `subnet`'s choices in the body; like `forward`.
+    """Logits of every exit of an early-exit network, with `subnet`'s choices in the body.
+
+    The arguments are those of `forward`; the subnet's height is ignored.
 
     Returns:
         float32 [5, B, classes], the first exit first.
 
     Raises:
-        ValueError: also if `net` has a single exit.
+        ValueError: as in `forward`, and if `net` has a single exit.
     """
     check_images(images)
     SearchSpace(net).check(subnet)
@@ -88,11 +90,14 @@ def forward_masked(
         net: the supernet (static).
         variables: as for `forward`; entries of `batch_stats` may also be [S, C], one row per subnet.
         images: float [B, H, W, 3], normalised, shared by all subnets.
-        subnets: S subnets (traced: other ones compile nothing).
-        train: use the batch's own statistics, of each subnet, instead of `batch_stats` (static).
+        subnets: S subnets (traced: S other ones run in the same program).
+        train: use each subnet's statistics of the batch itself instead of `batch_stats` (static).
 
     Returns:
         float32 [S, B, classes].
+
+    Raises:
+        ValueError: as in `forward`, and if there is no subnet.
     """
     check_images(images)
     choices = _required_choices(net, subnets)
@@ -105,14 +110,14 @@ def recalibrate(net: SuperNet, variables: Variables, batches: Iterable[jax.Array
 
     Args:
         net: the supernet.
-        variables: its {"params"}, with "batch_stats" or without.
+        variables: {"params"} of the supernet, with "batch_stats" or without.
         batches: image batches float [B, H, W, 3]; their sizes may differ.
-        subnet: whose statistics; those of inactive channels and layers stay as they are (mean 0 and variance 1 where
-            there are none).
+        subnet: the subnet. The statistics of inactive channels and layers stay as they are; where `variables` has none,
+            they are mean 0 and variance 1.
 
     Returns:
-        `variables` with the means over the batches, weighted by their sizes, of batch mean and biased batch
-        variance.
+        `variables` with new "batch_stats": batch mean and biased batch variance, averaged over the batches with their
+        sizes as weights.
 
     Raises:
         ValueError: if there is no batch, or for images or a subnet that `forward` would refuse.
@@ -128,19 +133,19 @@ def recalibrate_masked(
 
     Args:
         net: the supernet.
-        variables: its {"params"}, with "batch_stats" or without.
+        variables: {"params"} of the supernet; its "batch_stats", if any, are not read.
         batches: image batches float [B, H, W, 3]; their sizes may differ.
         subnets: S subnets.
 
     Returns:
-        `variables` for `forward_masked` with the same subnets: `batch_stats` whose entries are [S, C] (with a leading
-        axis over the levels 2 to 4 of a stage), or [C] before the first choice.
+        {"params", "batch_stats"} for `forward_masked` with the same subnets. The entries of "batch_stats" are [S, C],
+        those of a stage's levels 2 to 4 with a leading axis over the levels; before the first choice they are [C].
 
     Raises:
         ValueError: if there is no batch, or for images or subnets that `forward_masked` would refuse.
     """
     choices = _required_choices(net, subnets)
-    # Statistics of other subnets would have another shape.
+    # The old statistics are left out: those of another number of subnets have another shape.
     params = {name: value for name, value in variables.items() if name != "batch_stats"}
     return _recalibrated(_traced_statistics, net, params, batches, choices)
 
@@ -161,7 +166,7 @@ def _recalibrated(statistics, net, variables, batches, choices):
 
 
 def _neutral_statistics(net):
-    """Those that a network starts with: mean 0, variance 1."""
+    """The statistics of a network that was just initialised: mean 0, variance 1."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: (jnp.zeros if path[-1].key == "mean" else jnp.ones)(leaf.shape, leaf.dtype),
         variable_shapes(net)["batch_stats"],

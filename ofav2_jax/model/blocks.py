@@ -1,4 +1,4 @@
-"""What a supernet is built from: the stem, the three parallel blocks, levels, exit heads (Table I)."""
+"""The parts of a supernet (Table I): the stem, the three parallel blocks, levels, exit heads."""
 
 import functools
 from typing import Any
@@ -55,7 +55,7 @@ class InvertedBottleneck(nn.Module):
 
     Attributes:
         in_channels, channels: input and output channels.
-        stride: of the depthwise convolution.
+        stride: stride of the depthwise convolution.
         activation: "relu" or "h_swish".
         squeeze_excite: whether there is an SE block.
         residual: whether the input is added to the output (every level but a stage's first).
@@ -71,12 +71,12 @@ class InvertedBottleneck(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self):
-        # Set here and not per call: what each expand ratio makes active, in the block and in its SE.
+        # The active channels of the block and the active units of its SE for each expand ratio, computed once.
         self.widths = {expand: middle_width(self.in_channels, expand) for expand in CHOICES["expand"].values}
         self.hidden = {expand: squeeze_width(width) for expand, width in self.widths.items()}
         middle = max(self.widths.values())
         bn = functools.partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
-        # Cheaper to compute again, from a sixth of the channels, than to write and read.
+        # Not saved: recomputing the result from a sixth of its channels is cheaper than writing and reading it.
         self.expand = PointwiseConv(self.in_channels, middle, dtype=self.dtype, saved=False)
         self.expand_bn = bn(middle, self.activation)
         self.depthwise = DepthwiseConv(middle, kernel_size=7, stride=self.stride, elastic=True, dtype=self.dtype)
@@ -90,8 +90,8 @@ class InvertedBottleneck(nn.Module):
         width = prefix(choice.expand, self.widths)
         y = self.expand_bn(self.expand(x, width), train)
         y = self.depthwise_bn(self.depthwise(y, choice.kernel), train)
-        # One mask suffices, here: up to this point no channel reads another one, and masking earlier would
-        # show a batch norm a channel of zeros.
+        # One mask suffices here. Up to this point no middle channel reads another one, and an earlier mask would give
+        # a batch norm channels of zeros.
         y = apply_mask(y, width)
         if self.squeeze_excite:
             y = self.se(y, prefix(choice.expand, self.hidden))
@@ -100,7 +100,7 @@ class InvertedBottleneck(nn.Module):
 
 
 class PointwiseBlock(nn.Module):
-    """1x1 convolution with the level's stride, BN, activation: bit 2 of a parallel level."""
+    """`Block.POINTWISE` of a parallel level: 1x1 convolution with the level's stride, BN, activation."""
 
     in_channels: int
     channels: int
@@ -118,7 +118,10 @@ class PointwiseBlock(nn.Module):
 
 
 class LightBlock(nn.Module):
-    """Max-pool where there is a stride, 1x1 convolution with bias where channels change, BN, activation: bit 1."""
+    """`Block.LIGHT` of a parallel level: max-pool, 1x1 convolution with bias, BN, activation.
+
+    The max-pool is there only if the stride is above 1, the convolution only if the number of channels changes.
+    """
 
     in_channels: int
     channels: int
@@ -145,13 +148,13 @@ def _max_pool(x: jax.Array, window: int) -> jax.Array:
     pads = ((0, 0), (0, 0), (0, rows * window - height), (0, columns * window - width), (0, 0))
     x = jnp.pad(x, pads, constant_values=-jnp.inf).reshape(channels, s, rows, window, columns, window, batch)
     pixels = [x[:, :, :, i, :, j] for i in range(window) for j in range(window)]
-    # Not jnp.max: its gradient counts the pixels equal to the maximum and divides by that. The count is 0, and
-    # the gradient NaN, where the compiler computes a pixel once more for the comparison and rounds differently.
+    # Not jnp.max: its gradient counts the pixels equal to the maximum and divides by their number. That is 0, and the
+    # gradient NaN, where the compiler recomputes a pixel for the comparison and rounds it differently.
     return functools.reduce(lambda first, second: jnp.where(second > first, second, first), pixels)
 
 
 class Level(nn.Module):
-    """One level: an inverted bottleneck or, in parallel networks, the sum of the blocks that the code names."""
+    """One level: an inverted bottleneck or, in parallel networks, the sum of the blocks in the level code."""
 
     parallel: bool
     in_channels: int
@@ -210,14 +213,24 @@ class ExitHead(nn.Module):
         self.expand = PointwiseConv(self.in_channels, expanded, dtype=self.dtype)
         self.expand_bn = BatchNorm(expanded, "h_swish", self.axis_name, self.dtype)
         self.mix = PointwiseConv(expanded, mixed, dtype=self.dtype)
-        # variance 1 / (3 in) is uniform within 1 / sqrt(in)
+        # Uniform within 1 / sqrt(in), which has variance 1 / (3 in).
         uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-        # Logits rounded to bfloat16 are equal too often.
+        # The classifier computes in float32: logits rounded to bfloat16 are equal too often.
         wide = jnp.promote_types(self.dtype, jnp.float32)
         self.classifier = PointwiseConv(mixed, self.num_classes, True, wide, kernel_init=uniform)
 
     def __call__(self, x: jax.Array, train: bool, keep: jax.Array | None, keep_rate: float) -> jax.Array:
-        """Logits [classes, S, B], float32 or wider; `keep` [mixed width or more, S, B]: which features are kept."""
+        """Classifies a stage's output.
+
+        Args:
+            x: float [C, S, H, W, B].
+            train: whether batch norm uses the batch's statistics instead of the stored ones.
+            keep: bool [mixed width or more, S, B], the features that dropout keeps; None: all.
+            keep_rate: the probability of keeping a feature, in (0, 1].
+
+        Returns:
+            Logits [classes, S, B], float32 or wider.
+        """
         y = self.expand_bn(self.expand(x), train)
         y = h_swish(self.mix(jnp.mean(y, axis=(2, 3))))
         if keep is not None:

@@ -1,4 +1,4 @@
-"""`Choices`: the choices of S subnets as arrays, and drawing them; the traced counterpart of `Subnet`."""
+"""`Choices`: the choices of S subnets as arrays, the traced counterpart of `Subnet`; and how they are drawn."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,8 @@ from ofav2_jax.model.subnet import LevelChoice, Subnet
 @dataclasses.dataclass(frozen=True)
 class Choices:
     """The choices of S subnets as arrays: a pytree, traced by jit, so that one program serves every subnet.
+
+    The values are those of `Subnet`.
 
     Attributes:
         kernel: int32 [S, 20].
@@ -36,7 +38,7 @@ class Choices:
         """Arrays for these subnets, in their order.
 
         Raises:
-            ValueError: if there is no subnet, or something else than a sequence of subnets.
+            ValueError: if there is no subnet, or `subnets` is not a sequence of subnets.
         """
         if isinstance(subnets, str) or not isinstance(subnets, Sequence):
             raise ValueError(f"subnets={subnets!r} is not allowed: it must be a list of Subnets")
@@ -73,7 +75,7 @@ class Candidates:
 
     Attributes:
         values: for each choice the allowed values, padded to the length of `Choice.values`.
-        counts: for each choice how many of them are allowed.
+        counts: for each choice the number of allowed values; the padding after them is never drawn.
     """
 
     values: Mapping[str, Any]
@@ -85,8 +87,8 @@ def draw(key: jax.Array, candidates: Candidates, num_subnets: int) -> Choices:
 
     Args:
         key: a typed PRNG key.
-        candidates: what is allowed, from `SearchSpace.candidates()`.
-        num_subnets: S, how many.
+        candidates: the allowed values, from `SearchSpace.candidates()`.
+        num_subnets: S, the number of subnets.
     """
     fields = {}
     for i, (name, choice) in enumerate(CHOICES.items()):

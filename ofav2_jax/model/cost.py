@@ -19,11 +19,11 @@ def num_parameters(net: SuperNet) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a subnet costs.
+    """The cost of a subnet.
 
     Attributes:
         params: weights and biases, batch norm's scale and bias included. The matrices that transform kernels
-            are not: a subnet by itself needs only their result.
+            are not included: a subnet by itself needs only their result.
         macs: multiply-accumulates of convolutions and dense layers for one image; biases, batch norm,
             activations, pooling and sums are not counted.
     """
@@ -40,12 +40,13 @@ def count(net: SuperNet, subnet: Subnet, resolution: int, all_exits: bool = Fals
 
     Args:
         net: the supernet.
-        subnet: which subnet.
-        resolution: height and width of the image, a positive int.
-        all_exits: whether to count the whole body and all exits of `net`; the subnet's height is then ignored.
+        subnet: the subnet.
+        resolution: height and width of the image in pixels, a positive int.
+        all_exits: whether to count the body up to the last stage and all exits of `net`; the subnet's height is then
+            ignored.
 
     Raises:
-        ValueError: if `resolution` is no positive int, or for a subnet that `net` does not hold.
+        ValueError: if `resolution` is not a positive int, or for a subnet that `net` does not hold.
     """
     if type(resolution) is not int or resolution < 1:
         raise ValueError(f"resolution={resolution!r} is not allowed: it must be a positive int")
@@ -70,7 +71,7 @@ def _out_size(size: int, stride: int) -> int:
 
 
 def _convolution(in_channels: int, features: int, size: int, kernel: int = 1) -> Cost:
-    """A convolution without bias to `size` x `size` pixels and its batch norm."""
+    """A convolution without bias, with `size` x `size` output pixels, and its batch norm."""
     weights = kernel * kernel * in_channels * features
     return Cost(weights + 2 * features, weights * size * size)
 

@@ -1,9 +1,9 @@
-"""Elastic layers: each takes a choice as an int, and slices, or as an array over S subnets, and masks.
+"""Elastic layers: for a choice given as an int a layer slices, for one given as an array over S subnets it masks.
 
 Activations are [C, S, H, W, B] throughout. A 1x1 convolution is then one matrix product without a transpose, also in
 the backward pass; a depthwise convolution works on whole vectors of images; the values that batch norm sums are
 contiguous. A static subnet has S = 1. Everything before the first choice of traced subnets has S = 1 too, so that it is
-computed once. Where a layer's channels are cut, it uses the leading ones; their number is that of its input.
+computed once. If the input of a layer has fewer channels than the layer, the layer uses its leading ones.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,8 @@ from ofav2_jax.ops.choose import apply_mask, pick
 from ofav2_jax.ops.pointwise import mix_channels
 from ofav2_jax.ops.saved import save
 
-# sqrt(2 / fan_out) over kernel [k, k, in, out]; a plain normal distribution, as in the reference.
+# Standard deviation sqrt(2 / fan_out) for a kernel [k, k, in, out]; a normal distribution that is not truncated, as in
+# the reference.
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -29,7 +30,10 @@ class Layer(nn.Module):
 
     @nn.nowrap
     def parameter(self, name: str, init: Callable[..., jax.Array], shape: tuple[int, ...]) -> jax.Array:
-        """`self.param`, which traces the initialiser for its shape again at each use: a tenth of all tracing."""
+        """The parameter `name`, as `self.param` returns it.
+
+        `self.param` traces the initialiser again at each use, to compare shapes; that is a tenth of all tracing.
+        """
         value: jax.Array | None = self.get_variable("params", name)
         return value if value is not None and value.shape == shape else self.param(name, init, shape)
 
@@ -41,7 +45,8 @@ class PointwiseConv(Layer):
         in_channels, features: channels of the full kernel.
         use_bias: whether there is a bias.
         dtype: dtype of the computation; parameters are float32.
-        saved: whether a loop over levels saves the product for its backward pass, or recomputes it there.
+        kernel_init: initialiser of the kernel.
+        saved: whether a loop over levels saves the product for its backward pass instead of recomputing it there.
     """
 
     in_channels: int
@@ -69,14 +74,14 @@ class BatchNorm(Layer):
     """Batch normalisation of each subnet by itself, with the activation that follows it.
 
     Training normalises with the statistics of the batch at hand, over all devices of `axis_name`; there are no
-    running averages, because averages over a supernet's training belong to no subnet (method: BN
-    recalibration). If the collection `batch_stats` is mutable, the batch's statistics (biased variance) are
-    stored there: [C] where S = 1, else [S, C].
+    running averages, because averages over a supernet's training belong to no subnet; subnets are recalibrated
+    instead. If the collection `batch_stats` is mutable, the batch's statistics (biased variance) are stored there:
+    [C] where S = 1, else [S, C].
 
     Attributes:
         features: channels.
         activation: "relu", "h_swish" or "identity".
-        axis_name: pmap axis over which the batch is spread, if any.
+        axis_name: pmap axis over which the batch is sharded, or None.
         dtype: dtype of the output; statistics are float32 or wider.
     """
 
@@ -136,6 +141,7 @@ class DepthwiseConv(Layer):
         kernel_size: the largest kernel: 7 where it is elastic, or a fixed size.
         stride: 1 or 2.
         elastic: whether smaller kernels can be chosen.
+        dtype: dtype of the computation; parameters are float32.
     """
 
     features: int
@@ -146,7 +152,7 @@ class DepthwiseConv(Layer):
 
     def setup(self):
         k = self.kernel_size
-        # Reference: fan-out counts k * k * features although each output channel reads one input channel.
+        # As in the reference, fan-out is k * k * features, although each output channel reads one input channel.
         self.kernel = self.parameter("kernel", self._init_kernel, (k, k, self.features))
         if self.elastic:
             self.to_5 = self.parameter("matrix_7to5", _identity, (25, 25))
@@ -158,13 +164,13 @@ class DepthwiseConv(Layer):
         return jnp.sqrt(2.0 / (k * k * features)) * jax.random.normal(key, shape)
 
     def __call__(self, x: jax.Array, choice: int | jax.Array | None = None) -> jax.Array:
-        """Convolves [c, S or 1, H, W, B], c <= features, with the kernel chosen by an int or ints [S]."""
+        """Convolves [c, S or 1, H, W, B], c <= features; `choice` is the kernel size, an int or int [S]."""
         kernel = jnp.moveaxis(self._chosen_kernel(choice, x.shape[0]), -1, 0)
         y = depthwise.depthwise_conv(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
         return save(y)
 
     def _chosen_kernel(self, choice, channels):
-        """[S, k, k, c]."""
+        """The chosen kernels [S, k, k, c]; for traced choices k is 7, with zeros around the smaller kernels."""
         kernel = self.kernel[..., :channels]
         static = choice is None or isinstance(choice, int)
         if static and choice in (None, 7):

@@ -1,4 +1,4 @@
-"""Tables I and II of the OFAv2 paper as data: stages, channels, the eight networks, and what is elastic in them."""
+"""Tables I and II of the OFAv2 paper as data: stages, channels, the eight networks, and their elastic choices."""
 
 import dataclasses
 import enum
@@ -93,7 +93,7 @@ class Choice:
         name: the field of `Subnet`, and the key in JSON.
         values: every value, largest first; the first one is that of the maximal network.
         count: how often a subnet makes the choice: for each of 20 levels, for each of 5 stages, or once.
-        label: its name in tables and pictures.
+        label: the choice's name in tables and pictures.
         needs: the field of `NetworkSpec` without which the choice is fixed at its largest value; "" for none.
     """
 
@@ -113,7 +113,7 @@ class Choice:
         return not self.needs or getattr(spec, self.needs)
 
 
-# In the order in which `Subnet` prints them, and in which `draw` numbers their random streams.
+# The order matters: `Subnet` prints the choices in it, and `draw` numbers their random streams by it.
 CHOICES = {
     choice.name: choice
     for choice in (
@@ -131,7 +131,7 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 
     Args:
         value: the wanted number of channels.
-        divisor: what the result is a multiple of; also its minimum.
+        divisor: the divisor of the result, and its minimum.
 
     Returns:
         The nearest multiple, one step higher if that would lose more than 10 %.

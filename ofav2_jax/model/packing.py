@@ -23,7 +23,14 @@ DECAYED, OTHERS = "decayed", "others"
 
 
 def decayed(params: Params) -> Params:
-    """Which parameters weight decay acts on: all but BN parameters and biases, as arrays or packed in vectors."""
+    """Marks the parameters that weight decay acts on: all but BN parameters and biases.
+
+    Args:
+        params: a tree of parameters, whose leaves may be arrays or packed vectors.
+
+    Returns:
+        A tree of the same structure with a bool for each leaf.
+    """
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("scale", "bias", OTHERS), params)
 
 
@@ -32,9 +39,9 @@ class Layout:
     """Where the parameters of a tree lie in its two vectors.
 
     Attributes:
-        structure: of the tree.
-        shapes: of its leaves.
-        decays: which of them are decayed.
+        structure: the structure of the tree.
+        shapes: the shape of each leaf.
+        decays: for each leaf whether weight decay acts on it.
     """
 
     structure: Any
@@ -43,12 +50,12 @@ class Layout:
 
     @classmethod
     def of(cls, params: Params) -> "Layout":
-        """The layout of trees of this structure and these shapes."""
+        """The layout of trees that have the structure and the shapes of `params`."""
         leaves, structure = jax.tree.flatten(params)
         return cls(structure, tuple(leaf.shape for leaf in leaves), tuple(jax.tree.leaves(decayed(params))))
 
     def pack(self, params: Params) -> Vectors:
-        """The vectors of a tree, whose leaves may have a further leading axis: vectors then are rows."""
+        """Packs a tree in two vectors; if its leaves have a further leading axis, in two arrays of rows."""
         leaves = self.structure.flatten_up_to(params)
         flat = [leaf.reshape(*leaf.shape[: leaf.ndim - len(shape)], -1) for leaf, shape in zip(leaves, self.shapes)]
         return {
@@ -61,7 +68,7 @@ class Layout:
         parts = {}
         for name, wanted in ((DECAYED, True), (OTHERS, False)):
             sizes = [math.prod(shape) for shape, decays in zip(self.shapes, self.decays) if decays == wanted]
-            # Its gradient is one concatenation; that of slices would be a sum of padded arrays.
+            # The gradient of a split is one concatenation; that of slices would be a sum of padded arrays.
             parts[wanted] = iter(lax.split(vectors[name], sizes, axis=vectors[name].ndim - 1))
         leaves = [
             (part := next(parts[decays])).reshape(*part.shape[:-1], *shape)
@@ -78,7 +85,7 @@ class Packing:
     """The two vectors of a supernet's parameters.
 
     Args:
-        params: of the network, or their shapes.
+        params: the network's parameters, or their shapes.
     """
 
     def __init__(self, params: Params):
@@ -90,7 +97,7 @@ class Packing:
         return self._replace_levels(params, [layout.pack for layout in self._levels])
 
     def _replace_levels(self, params, functions):
-        """The tree with, for each stage, the function of what lies under its stacked levels in their place."""
+        """Applies one function per stage to the value under STACKED_LEVELS, and puts the result in its place."""
         replaced = {
             stage: {**params[stage], STACKED_LEVELS: function(params[stage][STACKED_LEVELS])}
             for stage, function in zip(self._stages, functions)
@@ -98,20 +105,21 @@ class Packing:
         return {**params, **replaced}
 
     def pack(self, params: Params) -> Vectors:
-        """The vectors of a tree of parameters."""
+        """Packs a tree of parameters in two vectors."""
         return self._whole.pack(self._to_rows(params))
 
     def unpack(self, vectors: Vectors) -> Params:
-        """The tree of parameters."""
+        """Unpacks the tree of parameters: the inverse of `pack`."""
         return self._replace_levels(self.unpack_to_rows(vectors), [layout.unpack for layout in self._levels])
 
     def unpack_to_rows(self, vectors: Vectors) -> Params:
-        """The tree of parameters with two arrays of rows, [levels, N], in the place of each stage's stacked levels.
+        """Unpacks all parameters but those of the stacked levels.
 
-        A network can be applied to this tree if it is given `unpack_level` too.
+        Each stage's stacked levels remain two arrays of rows, [levels, N]. A network can be applied to this tree if it
+        is given `unpack_level` too.
         """
         return self._whole.unpack(vectors)
 
     def unpack_level(self, stage: int, rows: Vectors) -> Params:
-        """The parameters of one level from its row of each of the two arrays; see `stage.UnpackLevel`."""
+        """Unpacks one level from its row in each of the two arrays; see `stage.UnpackLevel`."""
         return self._levels[stage].unpack(rows)

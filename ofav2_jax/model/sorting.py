@@ -11,7 +11,8 @@ from ofav2_jax.model.network import NUM_STAGES, middle_width
 from ofav2_jax.model.stage import FIRST_LEVEL, STACKED_LEVELS
 from ofav2_jax.model.supernet import SuperNet, Variables
 
-# The second width phase keeps apart the channels that the first one made optional.
+# The expand ratio at whose width each width phase divides the channels in two groups that are sorted separately. The
+# second width phase keeps the channels apart that the first one made optional.
 _KEPT_EXPAND = {1: None, 2: 4}
 _BLOCK = "inverted_bottleneck"
 
@@ -19,16 +20,16 @@ _BLOCK = "inverted_bottleneck"
 def sort_channels(net: SuperNet, variables: Variables, width_phase: int) -> dict[str, Any]:
     """Puts the middle channels of every inverted bottleneck in descending order of importance.
 
-    Narrow subnets take the leading channels, so that a width phase starts with this (Once-For-All, section 3.2).
+    Narrow subnets take the leading channels, so each width phase starts by sorting (Once-For-All, section 3.2).
     A channel's importance is the L1 norm of the project convolution's weights that read it. The hidden units of
-    squeeze-and-excitation follow, by the L1 norm of the expand weights that read them, in either phase as a
-    whole. The function of the maximal network stays as it is.
+    squeeze-and-excitation are sorted too, by the L1 norm of the expand weights that read them, in either phase as
+    one group. The function that the maximal network computes does not change.
 
     Args:
         net: the supernet.
-        variables: its {"params"}, with "batch_stats" or without.
-        width_phase: 1 sorts all channels. 2 sorts the channels within the width of expand ratio 4 and those
-            beyond it, which stay behind, each by themselves.
+        variables: {"params"} of the supernet, with "batch_stats" or without.
+        width_phase: 1 sorts all channels as one group. 2 sorts two groups separately: the channels within the width
+            of expand ratio 4, and those beyond it, which stay behind the others.
 
     Returns:
         `variables` with permuted channels, batch-norm statistics included where there are any.
@@ -54,18 +55,18 @@ def sort_channels(net: SuperNet, variables: Variables, width_phase: int) -> dict
 
 
 def _sorted_block(block: Mapping[str, Any], boundary: int) -> dict[str, Any]:
-    """One inverted bottleneck with sorted channels; those from `boundary` on are a group of their own.
+    """Sorts the channels of one inverted bottleneck in two groups, those before `boundary` and those from it on.
 
     Args:
-        block: its variables by collection, "params" and perhaps "batch_stats".
-        boundary: where the second group begins.
+        block: the block's variables by collection, "params" and perhaps "batch_stats".
+        boundary: index of the second group's first channel.
     """
     params = block["params"]
     importance = jnp.sum(jnp.abs(params["project"]["kernel"]), axis=1)
     order = jnp.concatenate([_descending(importance[:boundary]), boundary + _descending(importance[boundary:])])
 
     def take(tree):
-        # Middle channels are the last axis of everything but the project kernel and SE's reduce kernel.
+        # Middle channels are the last axis of every array but the project kernel and SE's reduce kernel.
         return jax.tree.map(lambda leaf: leaf[..., order], tree)
 
     moved = {

@@ -38,10 +38,10 @@ class SearchSpace:
         """A part of this space.
 
         Args:
-            **allowed: for any of kernel, expand, depth, level, height the values that remain.
+            **allowed: the values that remain, for any of kernel, expand, depth, level, height.
 
         Raises:
-            ValueError: for an unknown choice, no value, or a value outside this space.
+            ValueError: for an unknown choice, a choice without values, or a value outside this space.
         """
         narrowed = SearchSpace.__new__(SearchSpace)
         narrowed.__dict__.update(self.__dict__)
@@ -108,7 +108,10 @@ class SearchSpace:
 
         Args:
             key: a PRNG key; the same key draws the same subnets.
-            n: how many, at least 1.
+            n: the number of subnets, at least 1.
+
+        Raises:
+            ValueError: if `n` is not a positive int.
         """
         if type(n) is not int or n < 1:
             raise ValueError(f"n={n!r} is not allowed: it must be a positive int")

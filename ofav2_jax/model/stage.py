@@ -17,13 +17,13 @@ from ofav2_jax.ops.saved import remat
 # The names of a stage's submodules: its first level, and the others, whose variables are stacked on a leading axis.
 FIRST_LEVEL, STACKED_LEVELS = "level_1", "levels_2_to_4"
 
-# Gives the parameters of one level from its slice of what lies under a stage's STACKED_LEVELS; the arguments are the
-# stage's index and the slice.
+# A function from a stage's index, and one level's slice of the arrays under that stage's STACKED_LEVELS, to the
+# parameters of the level.
 UnpackLevel = Callable[[int, Any], Any]
 
 
 class _CreatedLevel(Level):
-    """A level that is only ever called to create its variables, as the maximal subnet does."""
+    """A level that is called at initialisation only, to create its variables, with the maximal subnet's choices."""
 
     def __call__(self, x):
         return super().__call__(x, Subnet.uniform().at(0, 0), True)
@@ -39,7 +39,7 @@ class Stage(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self):
-        # The attributes are named FIRST_LEVEL and STACKED_LEVELS: Flax takes the names of variables from them.
+        # The attributes have the names FIRST_LEVEL and STACKED_LEVELS, because Flax names variables after them.
         self.level_1 = Level(**self._level_shape(0))
         # Levels 2 to 4 have equal shapes, so that they can be the iterations of one loop.
         stacked = nn.vmap(
@@ -118,28 +118,28 @@ class Stage(nn.Module):
 
 
 def _level_input(spec: NetworkSpec, level: Any, y: jax.Array, first: jax.Array) -> jax.Array:
-    """What a level reads: the output `y` of the one before it, and the dense skip that ends there."""
+    """The input of a level: the output `y` of the level before it, and the dense skip that ends there."""
     return y + first * (level == 3) if spec.dense_skips else y
 
 
 def _stage_output(spec: NetworkSpec, level: Any, depth: Any, y: jax.Array, first: jax.Array, output: Any) -> jax.Array:
-    """The stage's output as it stands after a level.
+    """Updates the stage's output after a level.
 
     Args:
-        spec: of the network.
-        level: which level, from 1 (the second one) on; an int or a scalar array.
-        depth: of the stage, an int or an array that broadcasts against `y`.
+        spec: the network's spec.
+        level: the level, from 1 (the second one) on; an int or a scalar array.
+        depth: the stage's depth, an int or an array that broadcasts against `y`.
         y: output of that level.
         first: output of level 0.
-        output: the stage's output as it stood after the level before. It no longer changes once the stage's depth is
-            reached; until then it is y2, which the dense skip of the fourth level adds.
+        output: the stage's output after the level before. It no longer changes once the stage's depth is reached;
+            until then it is y2, which the dense skip of the fourth level adds.
     """
     candidate = y + first * (level >= 2) + output * (level == 3) if spec.dense_skips else y
     return jnp.where((level == 1) | (depth == level + 1), candidate, output)
 
 
 def _unrolled(body: Callable, start: Any, xs: Any, choices: Sequence[LevelChoice]) -> tuple[Any, Any]:
-    """`lax.scan` with another static choice in each iteration, which therefore cannot share a compiled body."""
+    """Does what `lax.scan` does, for iterations with different static choices, which cannot share a compiled body."""
     carry, results = start, []
     for i, choice in enumerate(choices):
         carry, result = body(carry, jax.tree.map(lambda v, i=i: v[i], xs), choice)

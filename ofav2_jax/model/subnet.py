@@ -21,11 +21,11 @@ class Subnet:
     """One subnet, as plain ints; hashable, hence usable as a static argument of a jitted function.
 
     Attributes:
-        kernel: depthwise kernel size of each level, 20 of {3, 5, 7}, stage-major (4 levels a stage).
-        expand: expand ratio of each level's inverted bottleneck, 20 of {3, 4, 6}.
-        depth: active levels of each stage, 5 of {2, 3, 4}.
-        level: which parallel blocks each level sums, 20 codes 1..7, see `Block`. 7 in networks without parallel
-            blocks.
+        kernel: depthwise kernel size of each level, 20 values of {3, 5, 7}, stage-major (4 levels a stage).
+        expand: expand ratio of each level's inverted bottleneck, 20 values of {3, 4, 6}.
+        depth: number of active levels of each stage, 5 values of {2, 3, 4}.
+        level: code of the parallel blocks that each level sums, 20 values of 1..7, see `Block`. 7 in networks without
+            parallel blocks.
         height: the stage, 1..5, after which the subnet exits. 5 in single-exit networks.
 
     Raises:
@@ -47,7 +47,7 @@ class Subnet:
                 raise ValueError(f"{choice.name}={given!r} is not allowed: it must be a tuple of {choice.count} ints")
             else:
                 values = given
-            # Integers of NumPy become ints: JSON and hashes know no others.
+            # NumPy integers become plain ints, because JSON knows no others.
             plain = tuple(_checked_value(choice.name, value) for value in values)
             object.__setattr__(self, choice.name, plain[0] if choice.is_single else plain)
 
@@ -58,7 +58,7 @@ class Subnet:
 
     @classmethod
     def parse(cls, text: str) -> "Subnet":
-        """Reads what `str(subnet)` prints, for instance `k7-e6-d4-l7-h5` or with one digit a level or stage.
+        """Parses the text form of `str(subnet)`: `k7-e6-d4-l7-h5`, or one digit for each level or stage.
 
         Raises:
             ValueError: if `text` does not have that form or holds a value that is not allowed.

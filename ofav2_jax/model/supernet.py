@@ -23,14 +23,14 @@ Variables = Mapping[str, Any]
 class SuperNet(nn.Module):
     """The OFAv2 supernet: Table I's MobileNetV3-like body as one of the eight networks of Table II.
 
-    `init(key, images, subnet)` creates the variables of the whole supernet, whichever subnet is named.
+    `init(key, images, subnet)` creates the variables of the whole supernet, whichever subnet is given.
 
     Attributes:
         network: a name of Table II: ofa_mbv3, se_d, se_p, se_dp, ee_b, ee_d, ee_p or ee_dp.
         width_multiplier: factor > 0 of all channel counts; the paper's are 1.0 and 1.2.
         num_classes: classes, at least 2.
         dtype: dtype of activations; parameters and BN statistics are float32.
-        axis_name: pmap axis over which a training batch is spread, for the statistics of batch norm.
+        axis_name: pmap axis over which a training batch is sharded, for the statistics of batch norm; None: no axis.
 
     Raises:
         ValueError: at construction, for an unknown network or a number out of range.
@@ -66,7 +66,7 @@ class SuperNet(nn.Module):
 
     @nn.nowrap
     def init(self, rngs: Any, images: jax.Array, choices: Subnet) -> dict[str, Any]:  # type: ignore[override]
-        """Creates the variables, as one compiled program: operation by operation it takes four times as long.
+        """Creates the variables in one compiled program; operation by operation it would take four times as long.
 
         Args:
             rngs: a PRNG key.
@@ -119,7 +119,8 @@ class SuperNet(nn.Module):
             all_exits: whether every exit is evaluated; the height is then ignored.
             dropout_rate: in [0, 1); only used where `dropout_keys` are given.
             dropout_keys: typed PRNG keys [S, B] (S = 1 for a static subnet), one per subnet and image.
-            unpack_level: for parameters that are stored otherwise, see `stage.UnpackLevel`; None: they are not.
+            unpack_level: unpacks the stacked levels of packed parameters, see `stage.UnpackLevel`; None: the parameters
+                are not packed.
 
         Returns:
             float32 (or wider) logits: [B, classes] for a Subnet, [S, B, classes] for Choices, with a leading
@@ -150,17 +151,17 @@ class SuperNet(nn.Module):
         return result[..., 0, :, :] if static else result
 
     def _dropout_mask(self, keys, keep_rate):
-        """Which features the exits keep, bool [features, S, B]; each exit uses the leading ones."""
+        """The features that the exits keep, bool [features, S, B]; each exit uses the leading ones."""
         shape = (max(self.channels.exits[stage][1] for stage in self.exit_stages),)
         draw = functools.partial(jax.random.bernoulli, p=keep_rate, shape=shape)
         return jnp.moveaxis(jax.vmap(jax.vmap(draw))(keys), -1, 0)
 
 
 def check_images(images: jax.Array) -> None:
-    """Refuses what is no batch of images.
+    """Requires a batch of images.
 
     Raises:
-        ValueError: unless `images` is [B, H, W, 3].
+        ValueError: unless `images` is an array [B, H, W, 3] with B >= 1.
     """
     if not hasattr(images, "ndim"):
         raise ValueError(f"images is a {type(images).__name__}, which is not allowed: it must be an array [B, H, W, 3]")
@@ -191,7 +192,7 @@ def variable_shapes(net: SuperNet) -> dict[str, Any]:
 
 
 def _pick_subnets(choice: jax.Array, options: dict[int, jax.Array]) -> jax.Array:
-    """For each subnet the option that it chose; options are [C, S, ...] of one shape, choice is [S]."""
+    """Picks for each subnet its own option by `choice` [S]; the options are [C, S, ...] of one shape."""
     keys = list(options)
     result = options[keys[0]]
     for key in keys[1:]:

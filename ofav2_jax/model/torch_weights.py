@@ -1,6 +1,6 @@
 """State dicts of the authors' PyTorch networks. PyTorch itself is not needed and not imported.
 
-PyTorch keeps convolution kernels as [out, in, height, width] and names every level of a stage; here kernels are
+PyTorch has convolution kernels [out, in, height, width] and separate names for all levels of a stage; here kernels are
 [height, width, in, out], and the levels 2 to 4 of a stage are stacked on a leading axis.
 """
 
@@ -20,7 +20,7 @@ from ofav2_jax.model.supernet import SuperNet, Variables, variable_shapes
 
 # PyTorch counts the batches that a batch norm has seen; nothing here needs it.
 _IGNORED = "num_batches_tracked"
-# How many names of a kind an error message lists.
+# The largest number of names of each kind that an error message lists.
 _MAX_LISTED = 5
 
 _PARAMETERS = {
@@ -68,9 +68,9 @@ class _Entry:
     """One array of a state dict and where it belongs.
 
     Attributes:
-        name, shape: in the state dict.
+        name, shape: the array's name and shape in the state dict.
         path: keys into the variables, the collection first.
-        index: which of the stacked levels, or None where nothing is stacked.
+        index: index of the stacked level, or None if the array is not part of a stack.
     """
 
     name: str
@@ -115,10 +115,10 @@ def to_torch(variables: Variables, net: SuperNet) -> dict[str, np.ndarray]:
 
     Args:
         variables: {"params", "batch_stats"} of `net`, or one of the two.
-        net: their network.
+        net: the supernet that they belong to.
 
     Returns:
-        numpy arrays by name.
+        A state dict: numpy arrays by the authors' names.
     """
     state = {}
     for entry in _entries(net):
@@ -220,7 +220,7 @@ def _torch_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ..
 
 
 def _spatial(kernel: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
-    """A kernel of ours as [height, width, in, out]."""
+    """A kernel of this package with all four axes, [height, width, in, out]."""
     if _is_depthwise(path):
         return kernel[:, :, None]
     return kernel if kernel.ndim == 4 else kernel[None, None]
@@ -230,7 +230,7 @@ def _from_torch(value: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
     if path[-1] != "kernel":
         return value
     kernel = np.moveaxis(value, (0, 1), (-1, -2))
-    # 1x1 kernels and the input axis of depthwise ones, of length 1, have no counterpart.
+    # Axes of length 1 have no counterpart here: the spatial ones of 1x1 kernels, the input axis of depthwise kernels.
     if _is_depthwise(path):
         return kernel[:, :, 0]
     return kernel if path[-2] == "stem_conv" or kernel.ndim == 2 else kernel[0, 0]

@@ -1,4 +1,4 @@
-"""Batch norm of each of S subnets by itself, with the activation that follows it, and its gradient."""
+"""Batch norm with the activation that follows it, separate for each of S subnets, and its gradient."""
 
 import functools
 import math
@@ -14,7 +14,7 @@ EPSILON = 1e-5
 
 
 def along_channels(values: jax.Array, x: jax.Array) -> jax.Array:
-    """[C] or [C, S], spread over the further axes of `x`."""
+    """Broadcasts values [C] or [C, S] over the remaining axes of `x` [C, S, ...]."""
     shape = (*values.shape, *x.shape[values.ndim :])
     return lax.broadcast_in_dim(values, shape, range(values.ndim))
 
@@ -29,16 +29,27 @@ def _average(values: jax.Array, axis_name: str | None) -> jax.Array:
 
 
 def normalise(x, mean, inverse_std, scale, bias):
+    """Batch norm of x [C, S, H, W, B] with given mean and 1 / std [C, S], as one product and one sum."""
     gain = scale[:, None] * inverse_std
     return x * along_channels(gain, x) + along_channels(bias[:, None] - mean * gain, x)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def normalise_by_batch(x, scale, bias, activation, axis_name):
-    """activation(batch norm of x), and the batch's mean and variance [C, S], which carry no gradient.
+    """activation(batch norm of x), with the statistics of the batch at hand.
 
-    Its own gradient, because what automatic differentiation keeps for the backward pass is several arrays of
-    the size of x where x itself suffices; that halves a step's memory traffic and its compile time.
+    The gradient is written by hand. Automatic differentiation would save several residuals of the size of x, where x
+    itself suffices; that halves a step's memory traffic and its compile time.
+
+    Args:
+        x: float [C, S, H, W, B].
+        scale: float [C], shared by all subnets.
+        bias: float [C], shared by all subnets.
+        activation: a key of `ACTIVATIONS` (static).
+        axis_name: pmap axis over which the batch is sharded, or None (static).
+
+    Returns:
+        The output, like x, and the batch's mean and biased variance [C, S], through which no gradient flows.
     """
     return _normalise_by_batch_fwd(x, scale, bias, activation, axis_name)[0]
 
@@ -46,7 +57,7 @@ def normalise_by_batch(x, scale, bias, activation, axis_name):
 def _normalise_by_batch_fwd(x, scale, bias, activation, axis_name):
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = _average(wide, axis_name)
-    # Two passes: E[x^2] - E[x]^2 cancels where the mean is large.
+    # The variance takes a second pass, because E[x^2] - E[x]^2 cancels where the mean is large.
     var = _average(jnp.square(wide - along_channels(mean, x)), axis_name)
     mean, inverse_std = saved_residual(mean), saved_residual(lax.rsqrt(var + EPSILON))
     y = ACTIVATIONS[activation](normalise(wide, mean, inverse_std, scale, bias)).astype(x.dtype)
@@ -59,7 +70,7 @@ def _normalise_by_batch_bwd(activation, axis_name, residuals, cotangents):
     unit = (wide - along_channels(mean, x)) * along_channels(inverse_std, x)
     z = unit * along_channels(scale, x) + along_channels(bias, x)
     dz = cotangents[0].astype(wide.dtype) * DERIVATIVES[activation](z)
-    # [2 C, S]: as one array the two sums are one operation, and so is what follows from them.
+    # The two sums are one array [2 C, S], so that each operation on them, such as the mean over devices, is one.
     sums = jnp.sum(jnp.concatenate([dz, dz * unit]), axis=(2, 3, 4))
     through_mean, through_std = jnp.split(_over_devices(sums / math.prod(x.shape[2:]), axis_name), 2)
     dx = (dz - along_channels(through_mean, x) - unit * along_channels(through_std, x)) * along_channels(

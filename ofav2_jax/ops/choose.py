@@ -1,4 +1,4 @@
-"""Traced choices: one option for each of S subnets, and masks of active channels."""
+"""Traced choices: picking an option for each of S subnets, and masking inactive channels."""
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +6,11 @@ from jax import lax
 
 
 def pick(choice: jax.Array, options: dict[int, jax.Array]) -> jax.Array:
-    """For each of S traced choices its option.
+    """Picks an option for each of S subnets.
 
     Args:
-        choice: int [S], with values among the keys of `options`.
-        options: what each value stands for, arrays of one shape.
+        choice: int [S], keys of `options`, traced.
+        options: the option for each value of the choice; all are arrays of one shape.
 
     Returns:
         [S, *shape of an option].
@@ -21,7 +21,7 @@ def pick(choice: jax.Array, options: dict[int, jax.Array]) -> jax.Array:
 
 @jax.custom_vjp
 def _pick(chosen, options):
-    """Its own gradient: the automatic one is a sum over the subnets for each option by itself."""
+    """`pick` with a gradient of its own, one product; the automatic one is a separate sum over subnets per option."""
     result = options[0][None]
     for of_subnet, option in zip(chosen[1:], options[1:]):
         result = jnp.where(of_subnet.reshape(-1, *(1,) * option.ndim), option, result)
@@ -36,14 +36,23 @@ _pick.defvjp(lambda chosen, options: (_pick(chosen, options), chosen), _pick_bwd
 
 
 def prefix(choice: int | jax.Array, widths: dict[int, int]) -> int | jax.Array:
-    """The active leading channels: how many (static), or a mask bool [largest width, S, 1, 1, 1] (traced)."""
+    """The leading channels that a choice makes active.
+
+    Args:
+        choice: an int (static) or int [S] (traced), keys of `widths`.
+        widths: the number of active channels for each value of the choice, with which it rises.
+
+    Returns:
+        The number of active channels (static), or a mask bool [largest width, S, 1, 1, 1] (traced).
+    """
     if isinstance(choice, int):
         return widths[choice]
-    # What makes each channel active: one comparison with the choice, where a width would have to be looked up first.
+    # The least choice that makes each channel active. The mask is then one comparison with the choice, whose width
+    # would otherwise have to be looked up first.
     least = [min(c for c, width in widths.items() if channel < width) for channel in range(max(widths.values()))]
     return (jnp.array(least)[:, None] <= choice)[..., None, None, None]
 
 
 def apply_mask(x: jax.Array, width: int | jax.Array) -> jax.Array:
-    """Zeroes the inactive channels; a static width has none."""
+    """Zeroes the inactive channels by a mask of `prefix`; with a static width there are none in `x`."""
     return x if isinstance(width, int) else x * width.astype(x.dtype)

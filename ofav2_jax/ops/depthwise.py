@@ -1,4 +1,4 @@
-"""Depthwise convolution of S subnets at once, by whichever of two formulations is faster for the map.
+"""Depthwise convolution of S subnets at once, by whichever of two formulations is faster for the feature map's size.
 
 XLA's own grouped convolution is 10 to 100 times slower than either on a CPU and slow on GPUs too
 (`benchmarks/README.md`). Both formulations here compute
@@ -43,7 +43,7 @@ def _out_size(size: int, stride: int) -> int:
 
 
 def _wide(x: jax.Array) -> jax.Array:
-    """In float32 at least: sums of dozens of products are kept so, whatever the factors are."""
+    """`x` in float32 or wider, in which sums of dozens of products are accumulated whatever their factors are."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -61,7 +61,7 @@ def _steps(start: int, size: int, stride: int) -> slice:
 
 
 def _shifted_sum(padded: jax.Array, kernel: jax.Array, shape: tuple[int, int], stride: int) -> jax.Array:
-    """The convolution of a padded image, with `shape` output pixels."""
+    """The convolution of padded images; `shape` is the output's height and width."""
     k = kernel.shape[-1]
     taps = _pixels(_wide(kernel)[..., None])
     total = jnp.zeros((), taps[0].dtype)
@@ -73,7 +73,7 @@ def _shifted_sum(padded: jax.Array, kernel: jax.Array, shape: tuple[int, int], s
 
 
 def _pixels(x):
-    """Each pixel of [C, S, H, W, B], row by row, [C, S, 1, 1, B]: one operation, where each slice would be one."""
+    """The pixels of [C, S, H, W, B], row by row, each [C, S, 1, 1, B]; one split instead of one slice per pixel."""
     channels, s, height, width, batch = x.shape
     return lax.split(x.reshape(channels, s, height * width, 1, batch), (1,) * (height * width), axis=2)
 
@@ -108,8 +108,8 @@ def _shifts_grad_input(dy, kernel, stride, padded_shape):
     if stride == 1:
         return _shifted_sum(padded, kernel[..., ::-1, ::-1], (height, width), 1)
 
-    # Input pixels of one phase (row and column modulo the stride) meet the same taps: each phase is a small
-    # stride-1 sum over dy, and the phases are interleaved at the end. No product with a zero is computed.
+    # Input pixels of one phase (the same row and column modulo the stride) are read by the same taps. So each phase is
+    # a small stride-1 sum over dy, and the phases are interleaved at the end. No product with a zero is computed.
     taps = _pixels(_wide(kernel)[..., None])
 
     def phase(row, column):
@@ -133,7 +133,7 @@ def _shifts_grad_input(dy, kernel, stride, padded_shape):
 def _shifts_grad_kernel(padded, dy, kernel_shape, stride):
     k = kernel_shape[-1]
     rows, columns, batch = dy.shape[2:]
-    # As many rows at a time as keep the loop's body small; they share the rows of the image that they read.
+    # Two rows at a time share the rows of the image that they read; with more the loop's body would be large.
     group = 2 if rows % 2 == 0 else 1
 
     def add_rows(total, first):
@@ -146,7 +146,7 @@ def _shifts_grad_kernel(padded, dy, kernel_shape, stride):
                 total = total + window * next(dy_pixels)
         return total, None
 
-    # Every image keeps its own sum to the end: what is added up are whole vectors.
+    # Each image has a sum of its own up to the end, so that the loop adds whole vectors of images.
     start = _wide(jnp.zeros((*kernel_shape, batch), dy.dtype))
     total, _ = lax.scan(add_rows, start, jnp.arange(0, rows, group))
     return jnp.sum(total, axis=-1).astype(dy.dtype)
@@ -156,7 +156,7 @@ def _shifts_grad_kernel(padded, dy, kernel_shape, stride):
 
 
 def _taps_of_pixels(k: int, height: int, width: int, stride: int, dtype: Any) -> jax.Array:
-    """[k * k, input pixels * output pixels]: 1 where a kernel position joins two pixels, else 0."""
+    """[k * k, input pixels * output pixels]: 1 where a kernel position connects the two pixels, else 0."""
 
     def offsets(size):
         return np.arange(size)[:, None] - np.arange(_out_size(size, stride)) * stride + k // 2
@@ -167,7 +167,10 @@ def _taps_of_pixels(k: int, height: int, width: int, stride: int, dtype: Any) ->
 
 
 def _matrices(kernel: jax.Array, height: int, width: int, stride: int) -> jax.Array:
-    """[C, S, input pixels, output pixels]. A product, because a gather, and still more its gradient, is slow."""
+    """The matrices [C, S, input pixels, output pixels] of the kernels.
+
+    They are made by a product, because a gather, and still more its gradient, is slow.
+    """
     channels, s, k, _ = kernel.shape
     taps = _taps_of_pixels(k, height, width, stride, kernel.dtype)
     return jnp.tensordot(kernel.reshape(channels, s, k * k), taps, axes=1).reshape(channels, s, height * width, -1)

@@ -1,4 +1,4 @@
-"""The ensembles of early exits."""
+"""The ensemble of early exits."""
 
 from collections.abc import Sequence
 
@@ -8,5 +8,13 @@ import numpy as np
 
 
 def weighted_sum(weights: Sequence[float] | np.ndarray, values: jax.Array) -> jax.Array:
-    """The weighted sum over the leading axis, the exits: of logits it is the ensemble's answer (AEP, ENS-KD)."""
+    """The weighted sum over the exits; of their logits it is the ensemble's output (AEP, ENS-KD).
+
+    Args:
+        weights: one number per exit, first exit first.
+        values: float [exits, ...].
+
+    Returns:
+        float [...].
+    """
     return jnp.tensordot(jnp.asarray(weights, values.dtype), values, 1)

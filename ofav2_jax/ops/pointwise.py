@@ -6,16 +6,19 @@ import jax.numpy as jnp
 
 @jax.custom_vjp
 def mix_channels(kernel: jax.Array, x: jax.Array) -> jax.Array:
-    """For kernel [c, d] and x [c, ...]: [d, ...], each output channel a weighted sum of the input channels.
+    """Maps x [c, ...] to [d, ...] by a kernel [c, d]: each output channel is a weighted sum of the input channels.
 
-    Its own gradient, because the automatic one asks for products whose results and operands are transposed, and
-    XLA copies whole activations to give it those.
+    The gradient is written by hand. The automatic one consists of products with transposed operands and results, for
+    which XLA copies whole activations.
     """
     return _product(kernel, x, axis=0)
 
 
 def _product(kernel, x, axis):
-    """Along one axis of the kernel and the first of x; of matrices, because XLA copies a larger result with S = 1."""
+    """The product along one axis of the kernel and the first axis of x.
+
+    It is a product of two matrices, because XLA copies a result with more axes where S = 1.
+    """
     product = jnp.tensordot(kernel, x.reshape(len(x), -1), axes=(axis, 0))
     return product.reshape(-1, *x.shape[1:])
 

@@ -1,4 +1,4 @@
-"""What a checkpointed loop saves for its backward pass, and what it computes again (rematerialisation)."""
+"""Which residuals a checkpointed loop saves for its backward pass, and which it recomputes (rematerialisation)."""
 
 import functools
 
@@ -6,8 +6,8 @@ import jax
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-# The name, for `jax.checkpoint`, of residuals that are expensive to recompute: most convolutions, the statistics of
-# batch norm.
+# The name by which `jax.checkpoint` knows the residuals that are expensive to recompute: most convolutions, the
+# statistics of batch norm.
 _SAVED = "saved for the backward pass"
 
 # Wraps the body of a loop: residuals that carry the name are saved, all others are recomputed.
@@ -19,11 +19,11 @@ remat = functools.partial(
 def saved_residual(x: jax.Array) -> jax.Array:
     """Marks a residual of a hand-written gradient (`jax.custom_vjp`) as saved.
 
-    `save` cannot stand there: `jax.checkpoint` does not find names inside a further function that has a gradient of its
-    own, and would recompute everything.
+    `save` cannot be used inside such a gradient: `jax.checkpoint` does not find names inside another function that has
+    a gradient of its own, and would recompute everything.
 
-    The bits are named, not the numbers. `jax.checkpoint` passes every saved number through `lax.reduce_precision`,
-    which makes two copies of whole activations out of one; it leaves unsigned integers alone.
+    The name is given to the bits, as unsigned integers. `jax.checkpoint` passes every saved float through
+    `lax.reduce_precision`, which makes two copies of whole activations out of one; it leaves unsigned integers alone.
     """
     bits = lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
     return lax.bitcast_convert_type(checkpoint_name(bits, _SAVED), x.dtype)

@@ -1,1 +1,1 @@
-"""A whole run: assembly, the loop over the phases, what is saved."""
+"""A whole run: its assembly, the loop over the phases, its directory."""

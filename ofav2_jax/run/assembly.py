@@ -32,14 +32,14 @@ class Assembly:
     """All objects of a run; `assemble` makes them.
 
     Attributes:
-        settings: of the run, with a definite dtype.
+        settings: the run's settings, in which dtype is not None.
         dataset: the images.
-        devices: of the run, those of other processes included.
+        devices: the run's devices, those of other processes included.
         net: the supernet.
         space: its subnets.
-        programs: compiles.
+        programs: compiles programs and maps them over the devices.
         feed: makes the images available to the devices.
-        step: one optimiser step, of which `engine` is the way to run it.
+        step: one optimiser step, which `engine` runs.
         engine: draws and runs the sampled subnets of a step.
     """
 
@@ -55,7 +55,7 @@ class Assembly:
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:
-        """Scores subnets; made when it is first used."""
+        """Evaluates subnets; made when it is first used."""
         return Evaluator(self.net, self.settings, self.dataset, self.feed, self.programs)
 
     @functools.cached_property
@@ -70,10 +70,10 @@ def assemble(
     """Makes all objects of a run; nothing is compiled, nothing is written.
 
     Args:
-        settings: of the run.
-        dataset: what it is about.
-        devices: which to use, those of other processes included; None: all that JAX sees.
-        net: None: the supernet of the settings; else another one for the same subnets, for instance in float64.
+        settings: the run's settings.
+        dataset: the run's data set.
+        devices: the devices to use, those of other processes included; None: all that JAX sees.
+        net: another supernet for the same subnets, for instance in float64; None: the supernet of the settings.
 
     Raises:
         ValueError: see `require_fit`.
@@ -86,7 +86,7 @@ def assemble(
         net = SuperNet(settings.network, settings.width_multiplier, dataset.num_classes, dtype=dtype)
     traces = beside_compiled_programs(devices, net, settings.recipe, dataset.normalisation)
     programs = Programs(devices, settings.resolutions, traces)
-    # Without an axis there are no sums over the devices: over a single one they would still be operations.
+    # A single device gets no axis and thus no sums over devices, which would still be operations.
     net = net.clone(axis_name=AXIS if len(devices) > 1 else None)
     step = TrainStep(net, settings.recipe, dataset.normalisation, programs)
     return Assembly(
@@ -103,14 +103,14 @@ def assemble(
 
 
 def with_definite_dtype(settings: Settings) -> Settings:
-    """The settings with the dtype that None stands for: accelerators compute in bfloat16 several times as fast."""
+    """Replaces dtype=None: float32 on a CPU, bfloat16 on accelerators, which compute several times as fast in it."""
     if settings.dtype is not None:
         return settings
     return dataclasses.replace(settings, dtype="float32" if jax.default_backend() == "cpu" else "bfloat16")
 
 
 def require_divisible(settings: Settings, num_devices: int) -> None:
-    """Refuses settings that do not fit the devices; needs no data.
+    """Refuses a batch size that the number of devices does not divide; needs no data.
 
     Raises:
         ValueError: naming the field, the value and what is allowed.
@@ -138,7 +138,7 @@ def dataset_of(
     """Loads the data set that settings name.
 
     Args:
-        settings: of a run.
+        settings: a run's settings.
         data_dir: see `load_dataset`.
         archive: see `load_dataset`.
     """

@@ -1,8 +1,8 @@
-"""Checkpoints: the running state of a run, and the result and teacher of each phase, written by Orbax.
+"""Checkpoints, written by Orbax: the state of a run under way, and the parameters and teacher of each phase.
 
 A checkpoint is a step of an Orbax CheckpointManager: arrays, and a small JSON with a digest of the arrays. Orbax
-writes into a temporary directory and renames it, so that a run that is killed while saving leaves the checkpoint
-before it; the digest finds what was damaged later.
+writes into a temporary directory and renames it, so that a run that is killed while saving leaves the previous
+checkpoint as it is. The digest detects arrays that were damaged later.
 """
 
 import hashlib
@@ -35,14 +35,18 @@ def digest(tree: Any) -> str:
     return sha.hexdigest()
 
 
-# Only the first process of a run reads and writes: nothing here waits for the others.
+# Only the first process of a run reads and writes, so that Orbax must not wait for the others.
 _ALONE = ocp.options.MultiprocessingOptions(
     primary_host=0, active_processes={0}, barrier_sync_key_prefix="first_process"
 )
 
 
 def save_tree(directory: Path, tree: Any) -> None:
-    """Saves arrays under a readable name, once and for all; replaces what is there.
+    """Saves a tree of arrays in a directory of its own, which is not a step of a CheckpointManager.
+
+    Args:
+        directory: the directory; replaced if it is there.
+        tree: the arrays.
 
     Raises:
         OSError: if they cannot be written.
@@ -56,10 +60,10 @@ def save_tree(directory: Path, tree: Any) -> None:
 
 
 def load_tree(directory: Path, like: Any) -> Any:
-    """Loads what `save_tree` saved.
+    """Loads a tree of arrays that `save_tree` saved.
 
     Args:
-        directory: where.
+        directory: the directory.
         like: a tree of arrays (or shapes) of the same structure.
 
     Raises:
@@ -84,15 +88,15 @@ def _first_line(error: Exception) -> str:
 
 
 class RunState:
-    """The running state of a run, in checkpoints whose numbers rise as it goes on.
+    """The checkpoints of a run under way; their numbers rise as the run goes on.
 
     Args:
-        directory: where; created.
+        directory: the directory of the checkpoints; created.
     """
 
     def __init__(self, directory: Path):
         self.directory = directory.absolute()
-        # Orbax creates no directory where it waits for no other process.
+        # Orbax does not create the directory if it is told not to wait for other processes.
         self.directory.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=_KEPT, create=False, enable_async_checkpointing=True, multiprocessing_options=_ALONE
@@ -102,12 +106,12 @@ class RunState:
     def save(self, number: int, arrays: Any, progress: dict[str, Any]) -> None:
         """Saves in the background; returns once `arrays` have been copied.
 
-        What cannot be saved, for instance because the disk is full, is a warning: the checkpoints before it stay.
+        If saving fails, for instance because the disk is full, that is logged as a warning; earlier checkpoints stay.
 
         Args:
-            number: of the checkpoint, above that of every checkpoint before it.
-            arrays: everything that is trained.
-            progress: where the run stands, as JSON.
+            number: the checkpoint's number, above that of every earlier checkpoint.
+            arrays: the arrays of the run's state.
+            progress: the rest of the run's state, as JSON.
         """
         host = jax.tree.map(np.asarray, arrays)
         meta = {**progress, "digest": digest(host)}
@@ -120,16 +124,16 @@ class RunState:
             self._give_up(error)
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The newest checkpoint that is whole; damaged ones are named in a warning and moved to `damaged/`.
+        """Loads the newest undamaged checkpoint; damaged ones are named in a warning and moved to `damaged/`.
 
         Args:
-            like: arrays (or shapes) of the saved structure.
+            like: a tree of arrays (or shapes) of the saved structure.
 
         Returns:
             Arrays and progress, or None if nothing was ever saved.
 
         Raises:
-            CorruptCheckpointError: if checkpoints are there but none is whole.
+            CorruptCheckpointError: if there are checkpoints but all are damaged.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         damaged = []
@@ -175,10 +179,10 @@ class RunState:
         return None if step is None else self._path(step)
 
     def wait(self) -> None:
-        """Returns once everything that can be saved is on disk."""
+        """Waits until the last save has ended; a failure is logged as a warning."""
         try:
             self._manager.wait_until_finished()
-        except Exception as error:  # as in save_tree
+        except Exception as error:  # Orbax and TensorStore raise many types for files that cannot be written
             self._give_up(error)
 
     def _give_up(self, error):
@@ -188,10 +192,10 @@ class RunState:
             _first_line(error),
             "there is none yet" if last is None else f"the last one is {last}",
         )
-        # What was written of it may be what fills the disk.
+        # The part of it that was written may be what fills the disk.
         for partial in self.directory.glob("*.orbax-checkpoint-tmp"):
             shutil.rmtree(partial, ignore_errors=True)
 
     def close(self) -> None:
-        """Waits, and frees what Orbax holds."""
+        """Waits until the last save has ended, and frees Orbax's resources."""
         self._manager.close()

@@ -1,4 +1,4 @@
-"""A run's directory, opened to look at what the run came to: its networks, data, scores."""
+"""Opens a run's directory to look at the run's networks, data and scores."""
 
 import functools
 import json
@@ -24,8 +24,8 @@ class OpenedRun:
     """A run that is finished, stopped or under way; nothing is written, locked or trained.
 
     Attributes:
-        directory: of the run.
-        settings: of the run.
+        directory: the run's directory.
+        settings: the run's settings.
     """
 
     def __init__(self, directory: Path, settings: Settings, data_dir: Any, archive: Any):
@@ -41,7 +41,7 @@ class OpenedRun:
 
     @property
     def results(self) -> dict[str, Any]:
-        """What `results.json` holds; before the run's end, its "name" and the "phases" that have ended."""
+        """The content of `results.json`; before the run's end, its "name" and the "phases" that have ended."""
         path = self.directory / files.RESULTS
         if path.is_file():
             return files.read_json(path, ("name", "phases"))
@@ -50,7 +50,7 @@ class OpenedRun:
 
     @functools.cached_property
     def dataset(self) -> Dataset:
-        """The images that the run is about; loaded when they are first asked for.
+        """The run's images, loaded at the first access.
 
         Raises:
             ValueError: if they are not those that the run was started with.
@@ -82,14 +82,14 @@ class OpenedRun:
 
     @property
     def evaluator(self) -> Evaluator:
-        """Scores subnets as the run itself does."""
+        """Evaluates subnets as the run itself does."""
         return self._parts.evaluator
 
     def params(self, phase: str | None = None) -> Params:
         """The parameters that a phase ended with.
 
         Args:
-            phase: its name; None: the last one that has ended.
+            phase: the phase's name; None: the last phase that has ended.
 
         Returns:
             The tree of parameters, "params" of the network's variables, replicated on all devices.
@@ -125,12 +125,12 @@ def open_run(
     It only reads, takes no lock, and starts no training.
 
     Args:
-        directory: of the run.
-        data_dir: where prepared data sets are, if the run's is there; see `load_dataset`.
-        archive: of Tiny ImageNet, a local copy; see `load_dataset`.
+        directory: the run's directory.
+        data_dir: the directory of prepared data sets, if the run's data set is there; see `load_dataset`.
+        archive: a local copy of Tiny ImageNet's archive; see `load_dataset`.
 
     Raises:
-        ValueError: if it is no directory of a run; names the file and the reason.
+        ValueError: if `directory` is not a run's directory; names the file and the reason.
     """
     path = Path(directory).expanduser()
     file = path / files.SETTINGS

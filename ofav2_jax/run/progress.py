@@ -1,4 +1,4 @@
-"""Where a run stands: everything that a checkpoint holds."""
+"""`Progress`: where a run stands, which is the content of a checkpoint."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ class Progress:
     Attributes:
         phase: index of the phase, from 0.
         step: steps taken in that phase.
-        best_score: of the best epoch of the phase so far, validation top-1 in %; -1 before the first.
+        best_score: validation top-1 in % of the phase's best epoch so far; -1 before the first epoch has ended.
         state: parameters and optimiser state.
         best: parameters after the best epoch, or those that the phase started with.
         totals: sums of loss and of top-1 over the steps of this epoch so far.
@@ -38,36 +38,41 @@ class Progress:
 
     @classmethod
     def from_saved(cls, arrays: dict[str, Any], position: dict[str, Any]) -> "Progress":
-        """From what `arrays` and `position` gave."""
+        """The inverse of `arrays` and `position`."""
         totals = tuple(position.get("totals", (0.0, 0.0)))
         state = TrainState(arrays["params"], arrays["opt_state"])
         return cls(**{**position, "totals": totals}, state=state, best=arrays["best"])
 
     @classmethod
     def at_start(cls, phase: int, arrays: dict[str, Any]) -> "Progress":
-        """Before the first step of a phase, with what `arrays_at_start` gave."""
+        """The progress before the first step of a phase, with the arrays of `arrays_at_start`."""
         return cls.from_saved(arrays, {"phase": phase, "step": 0, "best_score": -1.0})
 
     @property
     def arrays(self) -> dict[str, Any]:
-        """What is trained."""
+        """The arrays in a tree, as a checkpoint holds them."""
         return {"params": self.state.params, "opt_state": self.state.opt_state, "best": self.best}
 
     @property
     def position(self) -> dict[str, Any]:
-        """Everything else, as JSON."""
+        """The other attributes, as JSON."""
         return {name: getattr(self, name) for name in ("phase", "step", "best_score", "totals")}
 
 
 @functools.partial(jax.jit, static_argnames=("net", "recipe", "width_phase"))
 def arrays_at_start(params: Params, net: SuperNet, recipe: Recipe, width_phase: int) -> dict[str, Any]:
-    """What a phase starts from. Each part has arrays of its own, because a step donates those that it changes.
+    """Makes the arrays with which a phase starts.
+
+    Each part has arrays of its own, because a step donates those that it changes.
 
     Args:
-        params: of the supernet, as a tree.
+        params: the supernet's parameters, as a tree.
         net: the supernet.
-        recipe: of the run.
+        recipe: the run's recipe.
         width_phase: 1 or 2 if channels are sorted first, see `sort_channels`; else 0.
+
+    Returns:
+        Arrays as in `Progress.arrays`.
     """
     if width_phase:
         params = sort_channels(net, {"params": params}, width_phase)["params"]
@@ -78,39 +83,39 @@ def arrays_at_start(params: Params, net: SuperNet, recipe: Recipe, width_phase: 
 
 @jax.jit
 def all_finite(tree: Any) -> jax.Array:
-    """Whether no number in the arrays is infinite or NaN."""
+    """Whether no number in a tree of arrays is infinite or NaN."""
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 @jax.jit
 def copied(tree: Any) -> Any:
-    """The same arrays, in memory of their own."""
+    """Copies a tree of arrays to memory of its own."""
     return jax.tree.map(jnp.copy, tree)
 
 
 def steps_before(phases: Sequence[Phase], phase: int, steps_per_epoch: int) -> int:
-    """The number of steps of all phases before one.
+    """The number of steps in all phases before a phase.
 
     Args:
-        phases: of the run.
-        phase: an index, from 0.
+        phases: the run's phases.
+        phase: the phase's index, from 0.
         steps_per_epoch: steps of one epoch.
     """
     return steps_per_epoch * sum(each.total_epochs for each in phases[:phase])
 
 
 def remaining_steps(phases: Sequence[Phase], phase: int, step: int, steps_per_epoch: int) -> float:
-    """The steps that are left, counted in steps of the phase at hand, of which those with more subnets take longer.
+    """The training that is left, expressed in steps of the current phase: steps with more subnets take longer.
 
     Args:
-        phases: of the run.
-        phase: index of the phase at hand.
+        phases: the run's phases.
+        phase: index of the current phase, from 0.
         step: steps taken in it.
         steps_per_epoch: steps of one epoch.
     """
 
     def cost(each: Phase) -> int:
-        # The sampled subnets and the teacher, or the maximal network.
+        # A step runs the sampled subnets and the teacher; in phase full, the maximal network only.
         return 1 + each.num_subnets
 
     steps = [each.total_epochs * steps_per_epoch for each in phases]

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on, and to whom."""
+"""The progress that a run reports while it goes on, and the object that receives it."""
 
 import dataclasses
 from typing import Any, Protocol
@@ -12,13 +12,13 @@ class StepProgress:
     """Where a run stands after a step.
 
     Attributes:
-        phase, num_phases: index (from 0) and number of phases.
-        phase_name: its name.
-        epoch, num_epochs: of the phase, from 0.
-        loss: mean over the subnets of the last step whose loss is known.
-        learning_rate: of the last step.
-        images_per_s: over this epoch so far.
-        remaining_s: estimated training time left in the whole run.
+        phase, num_phases: index of the phase (from 0) and number of phases.
+        phase_name: name of the phase.
+        epoch, num_epochs: index of the epoch in the phase (from 0) and number of epochs in the phase.
+        loss: mean loss of the subnets in the last step whose loss is known.
+        learning_rate: learning rate of the last step.
+        images_per_s: mean over this epoch so far.
+        remaining_s: estimated training time left in the whole run, seconds.
     """
 
     phase: int
@@ -33,7 +33,7 @@ class StepProgress:
 
 
 class Reporter(Protocol):
-    """Is called as a run goes on; prints it, draws it, or nothing."""
+    """Receives a run's progress, and may print it, draw it, or ignore it."""
 
     def phase_started(self, index: int, phase: Phase) -> None:
         """Is called before the first step of a phase, also if the phase is resumed."""
@@ -45,7 +45,7 @@ class Reporter(Protocol):
         """Is called after an epoch and its validation."""
 
     def phase_ended(self, index: int, result: dict[str, Any]) -> None:
-        """Is called after a phase is evaluated; `result` is what its `result.json` holds."""
+        """Is called after a phase is evaluated; `result` is the content of its `result.json`."""
 
 
 class Silent:

@@ -35,13 +35,13 @@ class StoppedError(Exception):
 
 
 class Run:
-    """A run in its directory, of which this may be one process of several.
+    """A run in its directory; this process may be one of several.
 
     Args:
-        settings: what to do.
-        dataset: what to train on.
+        settings: the run's settings.
+        dataset: the data set to train and evaluate on.
         workdir: the run's directory; created. If a run with the same settings is there, it is resumed.
-        devices: which devices to use, those of other processes included; None: all that JAX sees.
+        devices: the devices to use, those of other processes included; None: all that JAX sees.
         reporter: is called as the run goes on; None: nothing is printed.
         checkpoint_every_s: seconds between checkpoints inside an epoch; an epoch ends with one anyway.
 
@@ -74,7 +74,7 @@ class Run:
         self._unpack = jax.jit(self._parts.step.packing.unpack, compiler_options=quick_compiler_options())
         self._saved_at = time.monotonic()
         self._stop = processes.StopRequest(self._devices)
-        # Seconds by kind, over all the processes that worked on this run.
+        # Seconds by kind, over all starts of this run.
         self._seconds = {"compile": 0.0, "train": 0.0, "evaluate": 0.0}
 
     @property
@@ -84,7 +84,7 @@ class Run:
 
     @property
     def latest_checkpoint(self) -> Path | None:
-        """The newest checkpoint, if there is one; only the first process knows."""
+        """The newest checkpoint, or None; None in all processes but the first."""
         return self._store.latest_checkpoint
 
     # --- the phases --------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ class Run:
         """Trains and evaluates every phase that is left.
 
         Returns:
-            What `results.json` holds.
+            The content of `results.json`.
 
         Raises:
             NonFiniteLossError: naming phase, step and the last checkpoint.
@@ -122,7 +122,7 @@ class Run:
         self._stop.request()
 
     def _start(self, phase: int, params: Params) -> Progress:
-        """A phase before its first step; beyond the last phase, the end of the run."""
+        """The progress before the first step of a phase; if `phase` is beyond the last, that at the end of the run."""
         phases = self.settings.phases
         width_phase = phases[phase].width_phase if phase < len(phases) else 0
         arrays = arrays_at_start(params, self.net, self.settings.recipe, width_phase)
@@ -164,7 +164,7 @@ class Run:
             progress.state, progress.step = taken.state, taken.number
             loss = meter.add(taken)
             self._stop.poll()
-            # The last step of an epoch is saved after its validation, with what that decides.
+            # The last step of an epoch is saved after the epoch's validation, which may change `best`.
             due = time.monotonic() - self._saved_at > self._checkpoint_every_s or self._stop
             if progress.step % per_epoch and due:
                 meter.flush()
@@ -190,8 +190,8 @@ class Run:
     def _validate(self, index: int, space: SearchSpace, params: Params) -> float:
         """Mean top-1 in % on the validation split, at the largest resolution.
 
-        Scored are the largest and the smallest subnet that is unlocked, at every height; in phase full the
-        ensemble.
+        The mean is over the largest and the smallest unlocked subnet, each at every unlocked height. In phase full it
+        is the top-1 of the ensemble.
         """
         is_full = self.settings.phases[index].is_full
         ends = {space.maximal(), space.minimal()}
@@ -217,7 +217,7 @@ class Run:
     def _save(self, progress: Progress) -> None:
         if not all_finite(progress.state):
             self._refuse("parameters that are not finite", progress.phase, progress.step)
-        # The end of a phase and the start of the next one are as many steps from the start, but two checkpoints.
+        # The end of a phase and the start of the next one are the same step, but two checkpoints: hence the phase.
         number = self._steps_since_start(progress) + progress.phase
         self._store.save(number, progress.arrays, {**progress.position, "seconds": dict(self._seconds)})
         self._saved_at = time.monotonic()
@@ -263,12 +263,12 @@ class Run:
         )
 
     def _clock(self) -> float:
-        """Seconds, of which those spent on compiling do not count."""
+        """A clock in seconds that stands still while programs are compiled."""
         return time.perf_counter() - self._parts.programs.seconds
 
     @contextlib.contextmanager
     def _timed(self, kind: str) -> Iterator[None]:
-        """Adds the time spent inside to one kind, less what was spent on compiling."""
+        """Adds the time spent inside to one kind, except the time spent on compiling, which is a kind of its own."""
         started, compiled = self._clock(), self._parts.programs.seconds
         try:
             yield

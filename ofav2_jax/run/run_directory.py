@@ -1,4 +1,4 @@
-"""A run's directory: whose it is, who works in it, and the JSON files in it."""
+"""A run's directory: the run that it belongs to, the process that works in it, and its JSON files."""
 
 import contextlib
 import fcntl
@@ -22,10 +22,10 @@ class DirectoryInUseError(ValueError):
 
 
 class RunDirectory:
-    """The files of a run beside its checkpoints.
+    """A run's files other than its checkpoints.
 
     Args:
-        path: of the directory; it need not be there yet.
+        path: the directory; it need not be there yet.
     """
 
     def __init__(self, path: Path):
@@ -40,7 +40,7 @@ class RunDirectory:
 
         Raises:
             DifferentRunError: naming the fields that differ.
-            ValueError: if it cannot be told which run a directory belongs to.
+            ValueError: if the settings in the directory cannot be read, so that its run is unknown.
         """
         self._compare(self._settings, settings.as_json(), "with other settings")
 
@@ -52,7 +52,7 @@ class RunDirectory:
         except ValueError as error:
             raise ValueError(f"workdir={str(self.path)!r} is not allowed: {path} is not readable ({error})") from error
         if path == self._settings:
-            # What an older version wrote lacks the fields that were added since.
+            # Settings that an older version wrote lack the fields that were added since.
             with contextlib.suppress(ValueError):
                 theirs = json.loads(json.dumps(from_nested(Settings, theirs).as_json()))
         differing = sorted(_differing_fields(json.loads(json.dumps(ours)), theirs))
@@ -62,18 +62,18 @@ class RunDirectory:
             )
 
     def claim(self, settings: Settings, fingerprint: dict[str, Any]) -> None:
-        """Takes possession of the directory, until `release` or the end of the process, however it ends.
+        """Locks the directory for this run, until `release` or the end of the process, however that ends.
 
         Args:
-            settings: of the run.
-            fingerprint: of its data.
+            settings: the run's settings.
+            fingerprint: the fingerprint of its data, see `data.dataset.fingerprint`.
 
         Raises:
-            DirectoryInUseError: naming the process that has it.
+            DirectoryInUseError: naming the process that holds the lock.
             DifferentRunError, ValueError: see `check`.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        # The kernel drops the lock of a process that was killed: what the file says about it is then stale.
+        # The kernel drops the lock of a process that was killed: the name of that process in the file is then stale.
         lock = (self.path / files.LOCK).open("a+", encoding="utf-8")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,18 +97,18 @@ class RunDirectory:
                 files.write_json(path, value)
 
     def release(self) -> None:
-        """Lets other processes have the directory."""
+        """Unlocks the directory for other processes."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def add_record(self, record: dict[str, Any]) -> None:
-        """Adds a line to the measurements."""
+        """Appends a line to `metrics.jsonl`."""
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def keep_records(self, last_step: int) -> None:
-        """Drops the measurements of steps that a resumed run will take again."""
+        """Drops the lines of `metrics.jsonl` after `last_step`, as a resumed run takes those steps again."""
         if self._metrics.exists():
             lines = self._metrics.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step]

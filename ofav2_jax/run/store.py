@@ -1,6 +1,6 @@
-"""Everything that a run keeps in its directory: running state, results, teachers, measurements.
+"""Everything that a run saves in its directory: checkpoints, results, teachers, measurements.
 
-Of several processes the first one reads and writes, and tells the others what they need.
+If there are several processes, the first one reads and writes, and broadcasts to the others what they need.
 """
 
 import functools
@@ -17,12 +17,12 @@ from ofav2_jax.settings.settings import Settings
 
 
 class Store:
-    """The directory of a run: `state/` (running state), `phases/` (results, teachers), JSON files.
+    """The directory of a run: `state/` (checkpoints), `phases/` (results, teachers), JSON files.
 
     Args:
         workdir: the directory; created.
-        settings: of the run.
-        dataset: of the run.
+        settings: the run's settings.
+        dataset: the run's data set.
 
     Raises:
         DifferentRunError, DirectoryInUseError: see `RunDirectory.claim`.
@@ -36,7 +36,7 @@ class Store:
             self._directory.claim(settings, fingerprint(dataset))
             self._checkpoints = checkpoint.RunState(workdir / files.STATE)
 
-    # --- the running state -------------------------------------------------------------------------------------
+    # --- checkpoints -------------------------------------------------------------------------------------------
 
     def save(self, number: int, arrays: Any, progress: dict[str, Any]) -> None:
         """See `checkpoint.RunState.save`."""
@@ -54,16 +54,16 @@ class Store:
 
     @property
     def latest_checkpoint(self) -> Path | None:
-        """The newest checkpoint, if any; only the first process knows."""
+        """The newest checkpoint, or None; None in all processes but the first."""
         return None if self._checkpoints is None else self._checkpoints.latest
 
     def wait(self) -> None:
-        """Returns once the running state is on disk."""
+        """See `checkpoint.RunState.wait`."""
         if self._checkpoints is not None:
             self._checkpoints.wait()
 
     def release(self) -> None:
-        """Lets other processes have the directory."""
+        """Unlocks the directory for other processes."""
         self._directory.release()
 
     # --- results -----------------------------------------------------------------------------------------------
@@ -72,13 +72,19 @@ class Store:
         return files.phase_directory(self._directory.path, index, self._phases[index].name)
 
     def save_phase(self, index: int, params: Any, result: dict[str, Any]) -> None:
-        """Saves what came out of a phase, under the phase's name."""
+        """Saves the parameters and the result of a phase in the phase's directory."""
         if processes.is_first():
             checkpoint.save_tree(self._phase_dir(index) / files.PHASE_PARAMS, params)
             files.write_json(self._phase_dir(index) / files.PHASE_RESULT, result)
 
     def teacher(self, index: int, source: int, like: Any) -> Any:
-        """The teacher of a phase: what came out of phase `source`, saved under the name of the one that uses it."""
+        """The teacher of phase `index`: the parameters of phase `source`, of which phase `index` saves a copy.
+
+        Args:
+            index: index of the phase that learns from the teacher.
+            source: index of the phase that trained it.
+            like: a tree of arrays (or shapes) of the same structure.
+        """
         return processes.broadcast_arrays(functools.partial(self._teacher, index, source, like), like)
 
     def _teacher(self, index: int, source: int, like: Any) -> Any:
@@ -93,7 +99,7 @@ class Store:
         return params
 
     def save_results(self, name: str, params: Any, further: dict[str, Any]) -> dict[str, Any]:
-        """Writes the results of the whole run; returns them."""
+        """Writes `results.json` for the whole run; returns its content."""
 
         def write():
             phases = range(len(self._phases))
@@ -111,11 +117,11 @@ class Store:
     # --- measurements ------------------------------------------------------------------------------------------
 
     def add_record(self, record: dict[str, Any]) -> None:
-        """Adds a line to the measurements."""
+        """See `RunDirectory.add_record`."""
         if processes.is_first():
             self._directory.add_record(record)
 
     def keep_records(self, last_step: int) -> None:
-        """Drops the measurements of steps that a resumed run will take again."""
+        """See `RunDirectory.keep_records`."""
         if processes.is_first():
             self._directory.keep_records(last_step)

@@ -10,17 +10,17 @@ import numpy as np
 from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.runtime.sharding import AXIS, replicate, shard, sharding_over
 
-# The part of a device's memory that the images of a data set may take.
+# The fraction of a device's memory that the images of a data set may take.
 _FOR_IMAGES = 0.25
 
 
 @flax.struct.dataclass
 class Images:
-    """What a program reads images from.
+    """The images and labels from which a program reads a batch.
 
     Attributes:
-        images: uint8 [N, H, W, 3], on every device; or [devices, N, H, W, 3], of which each device has its own.
-        labels: int32 [N] or [devices, N].
+        images: uint8 [N, H, W, 3], replicated on every device; or [devices, N, H, W, 3], sharded over the devices.
+        labels: int32 [N] or [devices, N], likewise.
     """
 
     images: Any
@@ -36,13 +36,13 @@ class ImageFeed(Protocol):
     """Makes the images of a data set available to the devices."""
 
     def batch(self, indices: np.ndarray) -> tuple[Images, jax.Array]:
-        """Makes a batch available.
+        """Makes the images of a batch available.
 
         Args:
-            indices: int32 [devices, images per device], which images form the batch.
+            indices: int32 [devices, images per device], indices of the batch's images in the data set.
 
         Returns:
-            Images, and where in them each device finds its own, int32 of the shape of `indices`.
+            Images, and the positions in them of each device's images: int32 of the shape of `indices`, sharded.
         """
 
 
@@ -59,7 +59,7 @@ class ResidentImages:
 
 
 class StreamedImages:
-    """Images that stay on the host: each process reads those that its own devices work on, batch by batch."""
+    """Images that stay on the host: for each batch, each process reads those of its own devices."""
 
     def __init__(self, dataset: Dataset, devices: Sequence[jax.Device]):
         self._devices = devices
@@ -82,9 +82,9 @@ class StreamedImages:
 
 
 def image_feed(dataset: Dataset, devices: Sequence[jax.Device]) -> ImageFeed:
-    """Keeps the images on the devices if there is a single process and each device has room for all of them."""
+    """Resident images if there is a single process and each device has room for all of them, else streamed ones."""
     if jax.process_count() > 1:
         return StreamedImages(dataset, devices)
-    # A CPU says nothing of its memory.
+    # JAX has no memory statistics for a CPU.
     memory = (devices[0].memory_stats() or {}).get("bytes_limit", float("inf"))
     return (ResidentImages if dataset.images.nbytes <= _FOR_IMAGES * memory else StreamedImages)(dataset, devices)

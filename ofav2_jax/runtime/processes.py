@@ -16,9 +16,9 @@ from orbax.checkpoint import multihost
 
 from ofav2_jax.runtime.sharding import shard
 
-# After as many seconds without a sign of life a process counts as lost; the others then end.
+# Seconds without a heartbeat after which a process counts as lost; the others then end.
 _LOST_AFTER_S = 30
-# How long processes wait for each other, for instance for one that downloads a data set.
+# Seconds that processes wait for each other, for instance for one that downloads a data set.
 _WAIT_S = 3600
 _STOP = "ofav2_jax stop"
 _barriers = itertools.count()
@@ -34,15 +34,18 @@ class DifferentProcessesError(ValueError):
 
 
 def connect(coordinator: str | None = None, num_processes: int | None = None, index: int | None = None) -> None:
-    """Joins the other processes of the run, before anything else is done with JAX.
+    """Connects to the other processes of the run. Call it before anything else is done with JAX.
+
+    On TPUs and under Slurm no argument is needed.
 
     Args:
-        coordinator: address and port of the first process; on TPUs and under Slurm none of the three is needed.
-        num_processes: how many there are.
-        index: of this one, from 0.
+        coordinator: address and port of the first process.
+        num_processes: the number of processes.
+        index: the index of this process, from 0.
 
     Raises:
-        ValueError: if nothing tells where the others are.
+        ValueError: if the arguments are missing and JAX does not find the other processes by itself.
+        LostProcessError: if the other processes cannot be reached.
     """
     try:
         jax.distributed.initialize(coordinator, num_processes, index, heartbeat_timeout_seconds=_LOST_AFTER_S)
@@ -56,9 +59,9 @@ def connect(coordinator: str | None = None, num_processes: int | None = None, in
 
 
 def barrier() -> None:
-    """Returns once all processes are here.
+    """Waits until all processes have called it.
 
-    To be called before a program with collectives runs for the first time: on CPUs it fails if one of the processes,
+    Call it before a program with collectives runs for the first time. On CPUs such a program fails if one process,
     which has more to compile or to read, is half a minute late.
     """
     if jax.process_count() > 1:
@@ -66,11 +69,11 @@ def barrier() -> None:
 
 
 def leave_together() -> None:
-    """Returns once all processes are here, and disconnects them; to be called where all of them end.
+    """Waits until all processes have called it, and disconnects them. Call it where all of them end.
 
-    A process that ends without this takes the others with it: JAX's coordination service, which runs in process 0,
-    aborts those that are still connected when it goes, and when one of them is not heard of for half a minute. How
-    far apart the processes end depends on the machine.
+    A process that ends without this aborts the others. JAX's coordination service runs in process 0. It aborts the
+    processes that are still connected when process 0 ends, or when one of them sends no heartbeat for half a minute.
+    How far apart the processes end depends on the machine.
     """
     with _leaving:
         if jax.distributed.is_initialized():
@@ -78,7 +81,11 @@ def leave_together() -> None:
 
 
 def announce_stop() -> bool:
-    """Lets all processes, this one included, know that one of them was told to stop; False if there is only one."""
+    """Announces to all processes, this one included, that one of them was told to stop.
+
+    Returns:
+        False if there is only one process; nothing is announced then.
+    """
     if not jax.distributed.is_initialized():
         return False
     multihost.get_jax_distributed_client().key_value_set(_STOP, "", allow_overwrite=True)
@@ -93,7 +100,7 @@ def when_stop_is_announced(call: Callable[[], None]) -> None:
 
     def wait() -> None:
         while jax.distributed.is_initialized():
-            # The wait ends with an error after its time, and when this process leaves.
+            # The wait ends with an error when its time is over, and when this process disconnects.
             with contextlib.suppress(jax.errors.JaxRuntimeError):
                 client.blocking_key_value_get(_STOP, 1000 * _WAIT_S)
                 return call()
@@ -102,12 +109,12 @@ def when_stop_is_announced(call: Callable[[], None]) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that reads, writes and prints; a single one is."""
+    """Whether this process is the one that reads, writes and prints; true if there is only one."""
     return jax.process_index() == 0
 
 
 def first_before_others(make: Callable[[], Any]) -> Any:
-    """Calls a function in the first process, and in the others once that is done."""
+    """Calls a function in the first process, then in all others; returns its value in each of them."""
     if is_first():
         made = make()
         barrier()
@@ -117,10 +124,13 @@ def first_before_others(make: Callable[[], Any]) -> Any:
 
 
 def broadcast(make: Callable[[], Any]) -> Any:
-    """Makes something in the first process and broadcasts it to all.
+    """Makes a value in the first process and broadcasts it to all.
 
     Args:
-        make: gives what can be JSON; is only called in the first process.
+        make: returns a value that JSON can hold; called in the first process only.
+
+    Returns:
+        The value; if there are several processes, as JSON gives it back (lists in place of tuples).
     """
     if jax.process_count() == 1:
         return make()
@@ -135,8 +145,8 @@ def broadcast_arrays(make: Callable[[], Any], like: Any) -> Any:
     """Makes a tree of arrays of 32 bits in the first process and broadcasts it to all, bit by bit.
 
     Args:
-        make: is only called in the first process.
-        like: arrays (or shapes) of the same structure.
+        make: returns the tree; called in the first process only.
+        like: a tree of arrays (or shapes) of the same structure.
     """
     if jax.process_count() == 1:
         return make()
@@ -148,14 +158,14 @@ def broadcast_arrays(make: Callable[[], Any], like: Any) -> Any:
 
 
 def require_same(what: str, value: Any) -> None:
-    """Refuses processes that differ in something.
+    """Requires a value to be the same in all processes.
 
     Args:
-        what: for the message.
-        value: JSON.
+        what: the value's name in the error message.
+        value: the value of this process; JSON must be able to hold it.
 
     Raises:
-        DifferentProcessesError: in all of them, naming those that differ from the first one.
+        DifferentProcessesError: in all processes, naming those that differ from the first one.
     """
     if jax.process_count() == 1:
         return
@@ -168,10 +178,12 @@ def require_same(what: str, value: Any) -> None:
 
 
 class StopRequest:
-    """Whether a run shall stop: asked of any of its processes, agreed upon by all between the same two steps.
+    """A request to stop a run, true as a bool once the run must stop.
+
+    Any process can be asked to stop; all of them then agree to stop between the same two steps.
 
     Args:
-        devices: of the run.
+        devices: the run's devices.
     """
 
     def __init__(self, devices: Sequence[jax.Device]):
@@ -181,18 +193,18 @@ class StopRequest:
         self._pending: jax.Array | None = None
 
     def request(self) -> None:
-        """Asks for a stop. Can be called from a signal handler."""
+        """Requests a stop. Can be called from a signal handler."""
         self._requested = True
 
     def poll(self) -> None:
-        """Is called by every process after every step."""
+        """Exchanges requests between the processes. Each of them must call it after each step."""
         if jax.process_count() == 1:
             return
-        # What was asked before the last step is read, so that the devices need not be waited for.
+        # The result that is read here was queued one step ago, so that this process need not wait for the devices.
         self._agreed = self._pending is not None and bool(self._pending)
         self._pending = _any(shard(np.full(len(self._devices), self._requested), self._devices))
         if jax.default_backend() == "cpu":
-            # Not beside the collectives of the next step.
+            # On CPUs this collective must not run at the same time as those of the next step.
             jax.block_until_ready(self._pending)
 
     def __bool__(self) -> bool:

@@ -1,4 +1,4 @@
-"""Compiles programs ahead of time, maps them over the devices, counts them and measures how long compiling takes."""
+"""Compiles programs ahead of time, maps them over the devices, counts them and measures the time that this takes."""
 
 import contextlib
 import functools
@@ -38,24 +38,24 @@ def _known(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def compiler_options() -> dict[str, Any]:
-    """Compiler options for this backend: on CPUs, a quarter less time to run for a third more to compile."""
+    """Compiler options for this backend: on CPUs, programs run in a quarter less time and compile in a third more."""
     return quick_compiler_options() if _quickly else _known(_FAST_TO_RUN)
 
 
 def quick_compiler_options() -> dict[str, Any]:
-    """Compiler options for programs that run once: on CPUs, a quarter of the time to compile."""
+    """Compiler options for programs that run once: on CPUs they compile in a quarter of the time."""
     return _known(_FAST_TO_COMPILE)
 
 
 def compile_quickly() -> None:
-    """From here on all programs are compiled as those that run once: for tests, which compile many of them."""
+    """Makes all further programs compile with `quick_compiler_options`: for tests, which compile many of them."""
     global _quickly
     _quickly = True
 
 
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Tracing makes many objects that stay alive; searching them for cycles takes a fifth of its time."""
+    """Turns garbage collection off: searching the many objects that tracing makes would be a fifth of its time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -66,16 +66,16 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 class Programs:
-    """The programs of a run. Those that differ in the resolution only are compiled together, side by side.
+    """The compiled programs of a run. Programs that differ in the resolution only are compiled in parallel.
 
     Args:
-        devices: of the run, those of other processes included.
-        resolutions: of the run.
-        traces: where traced programs are kept, if they are.
+        devices: the run's devices, those of other processes included.
+        resolutions: the run's resolutions, pixels.
+        traces: the cache of traced programs; None: every program is traced.
 
     Attributes:
-        devices: of the run.
-        seconds: spent on tracing and compiling so far.
+        devices: the run's devices.
+        seconds: seconds spent on tracing and compiling so far.
     """
 
     def __init__(self, devices: Sequence[jax.Device], resolutions: Sequence[int], traces: TraceCache | None = None):
@@ -89,17 +89,17 @@ class Programs:
         return len(self._compiled)
 
     def compiled(self) -> list[jax.stages.Compiled]:
-        """All of them, in the order of their first use."""
+        """All programs, in the order of their first use."""
         return list(self._compiled.values())
 
     def pmap(self, function: Callable, in_axes: tuple[Any, ...], out_axes: Any) -> Callable:
         """`jax.pmap` over the devices of the run.
 
         Args:
-            function: of one device's shard of its arguments.
+            function: computes one device's results from its shard of the arguments.
             in_axes: for each argument, or each array in it, the axis that is sharded over the devices; None: it is
                 replicated.
-            out_axes: the same for what it returns.
+            out_axes: the same for the results.
         """
         return jax.pmap(function, axis_name=AXIS, in_axes=in_axes, out_axes=out_axes, devices=self.devices)
 
@@ -110,10 +110,13 @@ class Programs:
 
         Args:
             name: identifies the program; the same name always stands for the same function and shapes.
-            resolution: one of the run's.
-            make: makes the function to be compiled, which may be pmapped, for a resolution.
-            *args: its arguments, whose shapes do not depend on the resolution.
+            resolution: one of the run's resolutions.
+            make: returns the function to be compiled, which may be pmapped, for a resolution.
+            *args: arguments of the function, whose shapes do not depend on the resolution.
             donate: positions of the arguments that the program may overwrite.
+
+        Returns:
+            The function's results.
         """
         return self._run(name, resolution, self._resolutions, make, args, donate)
 
@@ -129,7 +132,7 @@ class Programs:
                     (name, variant): self._lower(f"{name} at {variant}", make(variant), donate, args)
                     for variant in variants
                 }
-            # XLA compiles a program for a CPU in a single thread.
+            # Threads help, because XLA compiles a program for a CPU in a single one.
             with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
                 compiled = pool.map(lambda program: program.compile(compiler_options()), lowered.values())
                 self._compiled.update(zip(lowered, compiled))

@@ -1,4 +1,4 @@
-"""Where arrays are: replicated on all devices, or sharded over them; of one process or of several."""
+"""Placing arrays on the devices of one process or of several: replicated on all of them, or sharded over them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +12,12 @@ AXIS = "data"
 
 
 def sharding_over(devices: Sequence[jax.Device], *axes: str) -> NamedSharding:
-    """How an array lies on the devices: sharded along the leading axes that are named, else replicated."""
+    """A sharding that names the mesh axes over which an array's leading axes are sharded; without any, replicated."""
     return NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec(*axes))
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """Puts a copy of every array on every device; of several processes, each has to give the same arrays."""
+    """Puts a copy of every array on every device; if there are several processes, each must give the same arrays."""
     sharding = sharding_over(devices)
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
@@ -25,12 +25,12 @@ def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
     def put(x):
         if isinstance(x, jax.Array) and x.sharding == sharding:
             return x
-        # device_put would send the whole array around to compare it.
+        # device_put would broadcast the whole array to compare it in all processes.
         return jax.make_array_from_process_local_data(sharding, np.asarray(x), np.shape(x))
 
     return jax.tree.map(put, tree)
 
 
 def shard(array: np.ndarray, devices: Sequence[jax.Device]) -> jax.Array:
-    """Spreads the rows of an array [devices, ...] over the devices."""
+    """Shards an array [devices, ...] over the devices, one row on each."""
     return jax.make_array_from_callback(array.shape, sharding_over(devices, AXIS), lambda rows: array[rows])

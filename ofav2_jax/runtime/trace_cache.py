@@ -1,7 +1,7 @@
-"""Keeps traced programs in a directory, so that a process that starts again need not trace them once more.
+"""Caches traced programs in a directory, so that a process that starts again need not trace them once more.
 
-Tracing is Python's work and takes seconds for each program, also for one whose compiled form is cached: JAX finds
-that only by what tracing yields.
+Tracing runs in Python and takes seconds for each program, even for one whose compiled form is cached: JAX finds that
+form only by the result of tracing.
 """
 
 import functools
@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from jax import export
 
-# All of the package: a program depends on modules in other folders than this one.
+# The whole package, because a program depends on modules in other folders than this one.
 _PACKAGE = Path(__file__).parents[1]
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
@@ -25,15 +25,15 @@ _DIGEST_SIZE = hashlib.sha256().digest_size
 class TraceCache:
     """A directory of traced programs.
 
-    A file is used only for the same program: the same source of this package, versions of what it is built on,
-    settings of JAX, devices, arguments' shapes, and `described`. It holds StableHLO, which is data and not code
-    to execute here; one that is damaged is written anew.
+    A file is used only for the same program: the same source of this package, versions of its dependencies, settings
+    of JAX, devices, arguments' shapes, and `described`. It holds StableHLO, which is data and not code to execute
+    here. A damaged file is replaced.
 
     Args:
-        directory: where; created once there is something to keep.
-        devices: of the programs.
-        described: everything else that a program depends on and its name does not say: networks, recipes, ... Each
-            has to have a `repr` that tells all of it.
+        directory: the directory; created when the first program is written.
+        devices: the devices of the programs.
+        described: everything else that a program depends on and that its name does not say: networks, recipes, ... The
+            `repr` of each must describe it completely.
     """
 
     def __init__(self, directory: Path, devices: Sequence[jax.Device], *described: Any):
@@ -42,13 +42,13 @@ class TraceCache:
         self._described = [_code(), jax.default_backend(), kinds, *map(repr, described)]
 
     def lower(self, name: str, function: Callable, donate: tuple[int, ...], args: Sequence[Any]) -> jax.stages.Lowered:
-        """What `jax.jit(function, donate_argnums=donate).lower(*args)` returns, without tracing if it is kept.
+        """Returns `jax.jit(function, donate_argnums=donate).lower(*args)`, without tracing if the trace is cached.
 
         Args:
-            name: of the program; the same name and shapes always stand for the same function.
-            function: is traced if necessary.
+            name: the program's name; the same name and shapes always stand for the same function.
+            function: the function, which is traced if necessary.
             donate: positions of the arguments that the program may overwrite.
-            args: its arguments.
+            args: the function's arguments.
         """
         leaves, structure = jax.tree.flatten(args)
         shapes = [str(jax.typeof(leaf)) for leaf in leaves]
@@ -56,7 +56,7 @@ class TraceCache:
         file = self._directory / hashlib.sha256(identity.encode()).hexdigest()
         exported = _read(file)
         if exported is None:
-            # Of leaves, because files can describe only containers whose types have names there.
+            # A function of leaves, because a file can describe only containers whose types have a name in files.
             traced = jax.jit(lambda *leaves: function(*jax.tree.unflatten(structure, leaves)))
             exported = export.export(traced)(*leaves)
             _write(file, exported)
@@ -68,7 +68,7 @@ class TraceCache:
 
 
 def name_in_files(kind: type) -> None:
-    """Gives a struct that programs return a name in the files of a `TraceCache`, which know only those with names."""
+    """Names a struct that programs return, because the files of a `TraceCache` describe only types with a name."""
     export.register_pytree_node_serialization(
         kind,
         serialized_name=f"ofav2_jax.{kind.__name__}",
@@ -78,13 +78,15 @@ def name_in_files(kind: type) -> None:
 
 
 def beside_compiled_programs(devices: Sequence[jax.Device], *described: Any) -> TraceCache | None:
-    """Traces in the directory where JAX keeps compiled programs; None where it keeps none there.
-
-    Also None for one process of several, which have to compile the very same programs, whatever one of them has kept.
+    """A cache of traces inside the directory where JAX caches compiled programs.
 
     Args:
         devices: see `TraceCache`.
         *described: see `TraceCache`.
+
+    Returns:
+        The cache; None if JAX caches no programs in a local directory. Also None if there are several processes: they
+        must compile the very same programs, whatever one of them has cached.
     """
     directory = jax.config.values["jax_compilation_cache_dir"]
     is_local = directory and "://" not in directory
@@ -95,7 +97,7 @@ def beside_compiled_programs(devices: Sequence[jax.Device], *described: Any) -> 
 
 @functools.cache
 def _code() -> list[str]:
-    """What every program is made of: this package and what it is built on."""
+    """Identifies the code of every program: a digest of this package, and the versions of its dependencies."""
     source = hashlib.sha256()
     for file in sorted(_PACKAGE.rglob("*.py")):
         source.update(str(file.relative_to(_PACKAGE)).encode() + b"\0" + file.read_bytes())
@@ -103,12 +105,12 @@ def _code() -> list[str]:
 
 
 def _jax_settings() -> list[str]:
-    """What may change a trace; not where caches are."""
+    """The settings of JAX that may change a trace; those of its caches do not."""
     return [f"{name} {value}" for name, value in sorted(jax.config.values.items()) if "cache" not in name]
 
 
 def _read(file: Path) -> export.Exported | None:
-    """What is kept there, if it can be read and is whole."""
+    """The traced program in a file, or None if the file cannot be read or is damaged."""
     try:
         content = file.read_bytes()
     except OSError:
@@ -121,7 +123,8 @@ def _write(file: Path, exported: export.Exported) -> None:
     data = bytes(exported.serialize())
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Of its own, because another process may be keeping the same program; nothing is left of what fails.
+        # In a temporary directory of its own, because another process may be writing the same program. If writing
+        # fails, nothing is left behind.
         with tempfile.TemporaryDirectory(dir=file.parent) as own:
             partial = Path(own) / file.name
             partial.write_bytes(hashlib.sha256(data).digest() + data)

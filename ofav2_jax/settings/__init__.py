@@ -1,1 +1,1 @@
-"""What defines a run, as plain data whose defaults are the paper's."""
+"""The settings of a run: plain data whose defaults are the paper's."""

@@ -39,12 +39,12 @@ def ensemble_weights(scheme: str | Sequence[float], num_exits: int) -> tuple[np.
     """Weights of the exits' losses and of their outputs.
 
     Args:
-        scheme: what `exit_weights` takes, used for both; "mix": desc for the losses and asc for the outputs;
-            or the numbers themselves, first exit first.
+        scheme: a scheme of `exit_weights`, used for both; or "mix", desc for the losses and asc for the outputs;
+            or the numbers themselves, first exit first, used for both.
         num_exits: n; a single-exit network has 1.
 
     Returns:
-        Two float32 [n].
+        Weights of the losses and weights of the outputs, each float32 [n].
 
     Raises:
         ValueError: for an unknown scheme, or numbers that are negative, not finite, too few or too many.

@@ -1,4 +1,4 @@
-"""From nested dictionaries, as JSON and configs hold them, to dataclasses."""
+"""Converts nested dictionaries, as JSON and configs hold them, to dataclasses."""
 
 import dataclasses
 import types
@@ -12,14 +12,18 @@ T = TypeVar("T")
 
 
 def from_nested(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
-    """Makes a dataclass of a mapping, and what it contains of the mappings and lists in there.
+    """Makes an instance of a dataclass from a mapping.
 
-    Fields that are missing have their defaults, so that files written before a field existed can be read.
+    The types of its fields decide which dataclasses and tuples the mappings and lists inside become. Fields that are
+    missing have their defaults, so that files written before a field existed can be read.
 
     Args:
         kind: a dataclass.
-        values: by the names of its fields.
-        prefix: of the fields' names in messages.
+        values: the values of its fields by name.
+        prefix: put before the names of fields in error messages.
+
+    Returns:
+        An instance of `kind`.
 
     Raises:
         ValueError: naming a field that does not exist, is missing, or has a value that is not allowed.
@@ -43,7 +47,7 @@ def _from_plain(kind: Any, value: Any, field: str) -> Any:
             return value
         return from_nested(kind, value, f"{field}.")  # type: ignore[arg-type]
     if isinstance(kind, types.UnionType):
-        # Of the alternatives that occur, only a tuple is written otherwise in JSON.
+        # Among the types that occur in unions, only a tuple has another form in JSON, a list.
         tuples = [each for each in typing.get_args(kind) if typing.get_origin(each) is tuple]
         return _from_plain(tuples[0], value, field) if tuples and isinstance(value, list | tuple) else value
     if not isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Extended Progressive Shrinking as data: the phases of Table III, what each unlocks, learning rates."""
+"""Extended Progressive Shrinking as data: the phases of Table III, the values each unlocks, learning rates."""
 
 import dataclasses
 import math
@@ -10,16 +10,16 @@ from ofav2_jax.model.network import CHOICES, network_spec
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """One training run of Extended Progressive Shrinking.
+    """One phase of Extended Progressive Shrinking.
 
     Attributes:
-        name: for instance "height-2".
+        name: the phase's name, for instance "height-2".
         learning_rate: base learning rate, > 0.
-        epochs: epochs of the cosine, >= 1.
-        warmup_epochs: epochs trained before those, >= 0.
+        epochs: epochs of the cosine schedule, >= 1.
+        warmup_epochs: epochs of the warm-up before the cosine schedule, >= 0.
         num_subnets: subnets sampled per batch, >= 1; 0 in phase full, which trains the maximal network itself.
-        unlocks: the choice that this phase widens ("" in phase full) ...
-        values: ... and the values it adds.
+        unlocks: name of the choice to which this phase adds values; "" in phase full.
+        values: the values that it adds.
         width_phase: 1 or 2 if channels are sorted before this phase, for the first or the second time; else 0.
 
     Raises:
@@ -51,7 +51,7 @@ class Phase:
 
     @property
     def key(self) -> str:
-        """The name as an identifier, as it stands in configs."""
+        """The phase's name as an identifier, the form used in configs."""
         return self.name.replace("-", "_")
 
     @property
@@ -61,7 +61,7 @@ class Phase:
 
     @property
     def total_epochs(self) -> int:
-        """Epochs with the warm-up."""
+        """The number of epochs, warm-up included."""
         return self.epochs + self.warmup_epochs
 
 
@@ -83,20 +83,24 @@ TABLE_III = (
 
 
 def paper_phases(network: str) -> tuple[Phase, ...]:
-    """The phases of Table III that one of the eight networks goes through, in order."""
+    """The phases of Table III for one of the eight networks, in order.
+
+    Raises:
+        ValueError: for an unknown network.
+    """
     spec = network_spec(network)
     return tuple(phase for phase in TABLE_III if phase.is_full or CHOICES[phase.unlocks].is_elastic(spec))
 
 
 def unlocked_values(phases: Sequence[Phase], index: int) -> dict[str, tuple[int, ...]]:
-    """What is unlocked in phase `index` (counted from 0): everything up to and including it.
+    """The values that are unlocked in a phase: those of the maximal network, of this phase and of all before it.
 
     Args:
         phases: the phases of the run, in order.
-        index: which phase.
+        index: the phase's index, from 0.
 
     Returns:
-        For each choice its values, largest first; what `SearchSpace.restrict` takes.
+        For each choice its values, largest first: the arguments of `SearchSpace.restrict`.
     """
     unlocked = {name: {choice.values[0]} for name, choice in CHOICES.items()}
     for phase in phases[: index + 1]:
@@ -109,11 +113,11 @@ def learning_rate(phase: Phase, step: int, steps_per_epoch: int, warmup_learning
     """Learning rate of one step of a phase: a linear warm-up, then a cosine to 0, both per iteration.
 
     Args:
-        phase: which phase.
-        step: counted from 0 at the start of the phase.
+        phase: the phase.
+        step: the step's index in the phase, from 0.
         steps_per_epoch: iterations in one epoch.
-        warmup_learning_rate: where the warm-up starts; None starts (and stays) at the base rate, as the authors'
-            code has it.
+        warmup_learning_rate: the rate from which the warm-up rises; None: the warm-up starts and stays at the base
+            rate, as in the authors' code.
     """
     warmup_steps = phase.warmup_epochs * steps_per_epoch
     base = phase.learning_rate

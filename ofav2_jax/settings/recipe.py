@@ -1,4 +1,4 @@
-"""How a network is trained and tested: the numbers of the paper's section 4 and of the authors' code."""
+"""How a network is trained and evaluated: the numbers of the paper's section 4 and of the authors' code."""
 
 import dataclasses
 from typing import NamedTuple
@@ -6,12 +6,12 @@ from typing import NamedTuple
 from ofav2_jax.checks import require_among, require_positive, require_range
 from ofav2_jax.settings.exit_weights import ensemble_weights
 
-# The names of `train.losses.DISTILLATIONS`.
+# The names of `train.losses.DISTILLATIONS`, repeated here so that settings do not import JAX.
 DISTILLATIONS = ("soft_targets",)
 
 
 class Augmentation(NamedTuple):
-    """What is done to training images. Hashable, static.
+    """How training images are cropped and flipped. Hashable, hence usable as a static argument.
 
     Attributes:
         area: smallest and largest fraction of the image's area that a crop covers.
@@ -26,18 +26,18 @@ class Augmentation(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What a step minimises and how it updates. Hashable.
+    """The loss that a step minimises, and the optimiser's parameters. Hashable.
 
     Attributes:
-        label_smoothing: in [0, 1).
-        kd_ratio: weight of the distillation loss beside the cross-entropy, >= 0.
+        label_smoothing: share of the label that is spread evenly over all classes, in [0, 1).
+        kd_ratio: weight of the distillation loss, which is added to the cross-entropy, >= 0.
         distillation: how a subnet learns from the teacher, a name of `train.losses.DISTILLATIONS`.
-        exit_weights: of the five exits: "desc", "asc", "unif", "mix", or numbers, first exit first; see
+        exit_weights: weights of the five exits: "desc", "asc", "unif", "mix", or numbers, first exit first; see
             `exit_weights.ensemble_weights`.
-        dropout_full, dropout_rate: dropout in phase full and in all others, in [0, 1).
-        momentum: of SGD (Nesterov), in [0, 1).
-        weight_decay: of everything but BN parameters and biases, >= 0.
-        augmentation: of training images.
+        dropout_full, dropout_rate: dropout rates in phase full and in all other phases, in [0, 1).
+        momentum: Nesterov momentum of SGD, in [0, 1).
+        weight_decay: weight decay of all parameters but BN parameters and biases, >= 0.
+        augmentation: augmentation of training images.
     """
 
     label_smoothing: float = 0.1
@@ -54,7 +54,7 @@ class Recipe:
         """Refuses values that are not allowed.
 
         Args:
-            num_exits: of the network.
+            num_exits: the network's number of exits.
 
         Raises:
             ValueError: naming the field, the value and what is allowed.
@@ -69,14 +69,14 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How subnets are tested. Hashable.
+    """How subnets are evaluated. Hashable.
 
     Attributes:
-        recalibration_images: training images from which BN statistics are recomputed for each subnet (at most all
-            there are).
-        recalibration_batch_size: their batch size; it does not depend on the number of devices.
-        batch_size: images per forward pass when testing, over all devices.
-        subnets_per_pass: trunks tested side by side.
+        recalibration_images: number of training images from which BN statistics are recomputed for each subnet; all
+            of them if there are fewer.
+        recalibration_batch_size: images per batch of a recalibration, whatever the number of devices.
+        batch_size: images per forward pass of an evaluation, over all devices.
+        subnets_per_pass: number of trunks per forward pass; subnets that differ in height only share a trunk.
     """
 
     recalibration_images: int = 1000

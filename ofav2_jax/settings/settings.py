@@ -1,4 +1,4 @@
-"""Everything that defines a run, validated; the defaults are the paper's."""
+"""`Settings`: everything that defines a run, validated; the defaults are the paper's."""
 
 import dataclasses
 import math
@@ -12,19 +12,19 @@ from ofav2_jax.settings.recipe import Evaluation, Recipe
 TEACHERS = ("progressive", "fixed")
 DTYPES = ("float32", "bfloat16")
 ENGINES = ("masked", "static")
-# Without 64-bit types JAX drops the upper bits of a seed: two seeds would be the same run.
+# Without 64-bit types JAX drops the upper bits of a seed: two larger seeds could give the same run.
 _SEEDS = 2**32
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """Which images a run is about.
+    """The images of a run.
 
     Attributes:
         dataset: "digits", "tiny_imagenet" or a name that TensorFlow Datasets knows.
-        base_resolution: height and width to which images are brought when they are decoded, pixels.
-        num_classes: how many classes, from the first on, at least 2; None: all.
-        max_test_images: how many test images, spread over the classes; None: all.
+        base_resolution: height and width of the decoded images, pixels; images of another size are resized.
+        num_classes: number of classes, at least 2, of which the first are kept; None: all.
+        max_test_images: largest number of test images, spread over the classes; None: all.
     """
 
     dataset: str = "tiny_imagenet"
@@ -53,21 +53,25 @@ class Settings:
     `Settings.paper(network)` has the paper's values; `dataclasses.replace` changes some of them.
 
     Attributes:
-        name: of the run, printable; it names the directory runs/<name>.
+        name: the run's name, printable; the run's directory is runs/<name>.
         network: a name of Table II.
-        phases: those that Table III has for the network, in its order; their numbers are free.
+        phases: the phases that Table III has for the network, in its order. Their learning rates, epochs and numbers
+            of subnets are free.
         width_multiplier: factor of all channel counts, > 0; the paper's are 1.0 and 1.2.
-        seed: of every random draw (initialisation, splits, order, crops, subnets, dropout), an int >= 0 and < 2**32.
-        resolutions: one of them is drawn anew for each batch, pixels.
+        seed: seed of every random draw (initialisation, splits, order, crops, subnets, dropout), an int >= 0 and
+            < 2**32.
+        resolutions: image resolutions in pixels, one of which is drawn for each batch.
         batch_size: images per step, over all devices.
-        dtype: of the activations, "float32" or "bfloat16"; None: bfloat16 on an accelerator, float32 on a CPU.
+        dtype: dtype of the activations, "float32" or "bfloat16"; None: bfloat16 on an accelerator, float32 on a CPU.
             Parameters, statistics and losses are always float32.
         engine: "masked" (the whole space is sampled) or "static" (uniform subnets only, a program for each).
-        teacher: "progressive" (extracted anew for each phase) or "fixed" (the one of phase full).
-        warmup_learning_rate: where a phase's warm-up starts; None: at the phase's own rate, as in the authors' code.
-        data: which images.
+        teacher: "progressive" (each phase learns from the maximal network of the phase before it) or "fixed" (all
+            phases learn from that of phase full).
+        warmup_learning_rate: the rate from which a phase's warm-up rises; None: the phase's own rate, as in the
+            authors' code.
+        data: the images.
         recipe: losses, optimiser and augmentation.
-        evaluation: how subnets are tested.
+        evaluation: how subnets are evaluated.
 
     Raises:
         ValueError: at construction, naming the field, the value and what is allowed.
@@ -148,7 +152,7 @@ class Settings:
             raise ValueError(f"phases={names} is not allowed: {self.network} goes through {allowed}, in this order")
         if self.engine == "static":
             for index, phase in enumerate(self.phases):
-                # This engine draws uniform subnets only, of which there can be too few.
+                # This engine draws uniform subnets only, of which there can be fewer than a step samples.
                 uniform = math.prod(map(len, unlocked_values(self.phases, index).values()))
                 if phase.num_subnets > uniform:
                     allowed = f"at most {uniform}, the uniform subnets that are unlocked then (engine='static')"

@@ -1,1 +1,1 @@
-"""One optimiser step: what is minimised, and how the parameters change."""
+"""Training: the objective of a step, the optimiser's update, the steps of an epoch."""

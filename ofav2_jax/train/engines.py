@@ -40,7 +40,7 @@ class MaskedEngine:
 
 
 class StaticEngine:
-    """A program for each subnet, which contains it and nothing else; only uniform subnets are drawn.
+    """A program for each subnet, which contains this subnet and nothing else; only uniform subnets are drawn.
 
     The number of programs is bounded by (resolutions) x (uniform subnets + 1) + 1.
     """
@@ -49,7 +49,7 @@ class StaticEngine:
         self._step = step
 
     def draw(self, key: jax.Array, space: SearchSpace, num_subnets: int) -> Choices:
-        """Draws subnets that make one choice of each kind for the whole network."""
+        """Draws uniform subnets: each makes one choice of each kind for the whole network."""
         return _draw_uniform(key, space.candidates(), num_subnets)
 
     def __call__(self, state: TrainState, inputs: StepInputs, resolution: int) -> tuple[TrainState, Metrics]:
@@ -80,7 +80,7 @@ class StaticEngine:
             add = programs.pmap(
                 functools.partial(add_gradient, subnet=subnet), (None, None, 0, None, None), (None, None)
             )
-            # The images come in at the resolution: each resolution is a program by itself.
+            # The shape of the images depends on the resolution, so each resolution is a program of its own.
             name = f"gradient of {subnet} at {resolution}"
             args = (gradient, state.params, batch, inputs.key, jnp.int32(place))
             gradient, of_subnet = programs.run_single(name, add, *args, donate=(0,))

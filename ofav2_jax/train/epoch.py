@@ -1,4 +1,4 @@
-"""One epoch of a phase: the order of its steps, and what is read back of them."""
+"""One epoch of a phase: its steps in their order, and the losses that are read back from the devices."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -28,14 +28,14 @@ class NonFiniteLossError(Exception):
 
 @dataclasses.dataclass
 class TakenStep:
-    """A step that was taken, perhaps still at work on the devices.
+    """A step that was dispatched; the devices may still be computing it.
 
     Attributes:
-        number: of the step in its phase, from 1.
-        state: after it.
-        choices: of its subnets; None in phase full.
+        number: the step's number in its phase, from 1.
+        state: the state after the step.
+        choices: the choices of the step's subnets; None in phase full.
         metrics: see `TrainStep.__call__`.
-        learning_rate: of the step.
+        learning_rate: the step's learning rate.
     """
 
     number: int
@@ -50,11 +50,11 @@ class EpochRunner:
     """Takes the steps of an epoch.
 
     Attributes:
-        settings: of the run.
-        dataset: what is trained on.
+        settings: the run's settings.
+        dataset: the data set to train on.
         feed: makes its images available to the devices.
         engine: takes a step.
-        devices: of the run.
+        devices: the run's devices.
     """
 
     settings: Settings
@@ -65,7 +65,7 @@ class EpochRunner:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Full batches in the training split; the images of a last incomplete one sit out the epoch."""
+        """The number of full batches in the training split; an epoch leaves out the images of an incomplete one."""
         return len(self.dataset.splits["train"]) // self.settings.batch_size
 
     def steps(
@@ -73,15 +73,15 @@ class EpochRunner:
     ) -> Iterator[TakenStep]:
         """Takes the steps of one epoch, from `first_step` of the phase to the epoch's end; yields after each.
 
-        The order is part of what makes a run resumable: everything below is a function of the seed, the phase and the
-        step's number, never of what happened before.
+        A run can be resumed because everything below, the order of the images included, is a function of the seed, the
+        phase and the step's number, never of earlier steps.
 
         Args:
-            phase: its index, from 0.
-            first_step: of the phase, from 0: where an epoch begins, or inside it if it is resumed.
-            state: before that step.
+            phase: the phase's index, from 0.
+            first_step: index of the first step in the phase, from 0; it lies inside an epoch if that is resumed.
+            state: the state before that step.
             teacher: parameters of the teacher; None in phase full.
-            space: what is unlocked.
+            space: the unlocked subnets.
         """
         settings, per_epoch = self.settings, self.steps_per_epoch
         spec = settings.phases[phase]
@@ -106,12 +106,14 @@ class EpochRunner:
 
 
 class EpochMeter:
-    """Adds up the losses of an epoch, one step behind, so that the devices always have work queued.
+    """Sums loss and top-1 over the steps of an epoch.
+
+    Each step is read back one step late, so that the devices always have work queued.
 
     Args:
         refuse: raises an error about a step whose loss is not finite; its arguments are the step, the loss, and the
             place of the subnet among those of the step.
-        totals: sums of loss and top-1 over the steps of the epoch before the first one that is added.
+        totals: sums of loss and top-1 over those steps of the epoch that come before the first one added here.
     """
 
     def __init__(self, refuse: Callable[[TakenStep, float, int], None], totals: tuple[float, float] = (0.0, 0.0)):
@@ -131,7 +133,7 @@ class EpochMeter:
         return self._loss
 
     def flush(self) -> None:
-        """Reads the step that was added last too: the totals are then complete."""
+        """Reads back the step that was added last, after which the totals are complete."""
         if self._pending is not None:
             self._read(self._pending)
             self._pending = None

@@ -27,7 +27,7 @@ def soft_target_cross_entropy(logits: jax.Array, teacher_logits: jax.Array) -> j
 
     Args:
         logits: float [..., classes].
-        teacher_logits: of a shape that broadcasts against that.
+        teacher_logits: float, of a shape that broadcasts against that of `logits`.
 
     Returns:
         float [...], one value per example.
@@ -36,6 +36,6 @@ def soft_target_cross_entropy(logits: jax.Array, teacher_logits: jax.Array) -> j
     return optax.softmax_cross_entropy(logits, jnp.broadcast_to(targets, logits.shape))
 
 
-# How a subnet can learn from its teacher, by the names that `Recipe.distillation` takes: from logits and the teacher's
-# logits to one value per example.
+# The distillation losses, by the names that `Recipe.distillation` takes. Each is a function from logits and the
+# teacher's logits to one value per example.
 DISTILLATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {"soft_targets": soft_target_cross_entropy}

@@ -1,7 +1,7 @@
-"""What a step minimises: an `Objective` turns logits into losses.
+"""The loss that a step minimises: an `Objective` turns logits into losses.
 
-Another kind of distillation is a function in `losses.DISTILLATIONS`. Another way to train (which exits run, which
-logits are the answer) is another constructor here.
+Another kind of distillation is a function in `losses.DISTILLATIONS`. Another way to train, with other exits or other
+predictions, is another constructor here.
 """
 
 import dataclasses
@@ -18,14 +18,15 @@ from ofav2_jax.train.losses import DISTILLATIONS, smoothed_cross_entropy
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is minimised for each subnet of a step.
+    """The loss that is minimised for each subnet of a step.
 
     Attributes:
         all_exits: whether every exit of the network runs, instead of each subnet's own.
         dropout_rate: in [0, 1).
-        losses: from logits, labels int [B] and the teacher's logits [B, classes] (None without a teacher) to float
-            [S], means over the batch. The logits are [exits, B, classes] if `all_exits`, else [S, B, classes].
-        predictions: from the same logits to those that count as the answer, [S, B, classes].
+        losses: a function from logits, labels int [B] and the teacher's logits [B, classes] (None without a teacher)
+            to float [S], means over the batch. The logits are [exits, B, classes] if `all_exits`, else [S, B,
+            classes].
+        predictions: a function from the same logits to those that training accuracy is measured on, [S, B, classes].
     """
 
     all_exits: bool
@@ -35,7 +36,7 @@ class Objective:
 
     @classmethod
     def full(cls, recipe: Recipe, num_exits: int) -> "Objective":
-        """Phase full: the weighted sum of the exits' cross-entropies; the ensemble answers (AEP). No teacher."""
+        """Phase full, without teacher: the weighted sum of the exits' cross-entropies; the ensemble predicts (AEP)."""
         loss_weights, output_weights = ensemble_weights(recipe.exit_weights, num_exits)
 
         def losses(logits, labels, teacher_logits):

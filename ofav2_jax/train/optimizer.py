@@ -15,7 +15,7 @@ from ofav2_jax.settings.recipe import Recipe
 
 @flax.struct.dataclass
 class TrainState:
-    """What a step changes: parameters, see `packing`, and the optimiser's vectors beside them."""
+    """The state that a step changes: parameters in two vectors, see `model.packing`, and the optimiser's state."""
 
     params: Vectors
     opt_state: Any
@@ -23,13 +23,13 @@ class TrainState:
 
 name_in_files(TrainState)
 for _type in (optax.EmptyState, optax.MaskedState, optax.TraceState):
-    # Each can have one name only, and another package may have given it one.
+    # A type can have only one name, and another package may have given it one.
     with contextlib.suppress(ValueError):
         export.register_namedtuple_serialization(_type, serialized_name=f"optax.{_type.__name__}")
 
 
 def optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """Weight decay and Nesterov momentum; `update` applies the learning rate, so that it can be traced."""
+    """Weight decay and Nesterov momentum. The learning rate is applied in `update`, so that it can be traced."""
     return optax.chain(
         optax.add_decayed_weights(recipe.weight_decay, lambda vectors: {name: name == DECAYED for name in vectors}),
         optax.trace(recipe.momentum, nesterov=True),
@@ -37,7 +37,7 @@ def optimizer(recipe: Recipe) -> optax.GradientTransformation:
 
 
 def init_state(recipe: Recipe, params: Vectors) -> TrainState:
-    """The state before the first step of a phase, from which on `params` belong to it."""
+    """The state before the first step of a phase; it takes over `params`, which must not be used elsewhere."""
     return TrainState(params, optimizer(recipe).init(params))
 
 

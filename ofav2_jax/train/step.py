@@ -37,15 +37,15 @@ Metrics = dict[str, jax.Array]
 
 @flax.struct.dataclass
 class StepInputs:
-    """What a step reads beside the state that it changes.
+    """The inputs of a step beside the state that it changes.
 
     Attributes:
-        images: what the batch is read from, see `feed.ImageFeed.batch`.
-        indices: int32 [devices, images per device], which of those images form the batch.
+        images: the images from which the batch is read, see `feed.ImageFeed.batch`.
+        indices: int32 [devices, images per device], positions of the batch's images in them.
         key: typed PRNG key of the step.
         learning_rate: float32 scalar.
         teacher: parameters of the teacher; None in phase full.
-        choices: of S sampled subnets; None in phase full, which trains the maximal network.
+        choices: the choices of S sampled subnets; None in phase full, which trains the maximal network.
     """
 
     images: Images
@@ -76,13 +76,13 @@ class TrainStep:
     """The step of one network and recipe, and the parts of it that the engines share.
 
     Args:
-        net: the supernet; its `axis_name` is that of the devices where there are several.
+        net: the supernet; its `axis_name` is `sharding.AXIS` if there are several devices.
         recipe: losses, optimiser, augmentation.
-        normalisation: of the images.
-        programs: compiles, for the devices of the run.
+        normalisation: normalisation of the images.
+        programs: compiles programs and maps them over the run's devices.
 
     Attributes:
-        packing: of the network's parameters.
+        packing: packs and unpacks the network's parameters.
     """
 
     def __init__(self, net: SuperNet, recipe: Recipe, normalisation: augment.Normalisation, programs: Programs):
@@ -99,7 +99,7 @@ class TrainStep:
 
     def init_state(self, params: Params) -> TrainState:
         """The state before the first step."""
-        # As one program: operation by operation JAX would compile one for each shape of a parameter.
+        # In one program: operation by operation JAX would compile one for each parameter's shape.
         return jax.jit(lambda params: init_state(self.recipe, self.packing.pack(params)))(params)
 
     def __call__(self, state: TrainState, inputs: StepInputs, resolution: int) -> tuple[TrainState, Metrics]:
@@ -108,11 +108,11 @@ class TrainStep:
         Args:
             state: parameters and optimiser state; donated.
             inputs: everything else; without choices it is a step of phase full.
-            resolution: of the images.
+            resolution: height and width of the images after augmentation, pixels.
 
         Returns:
-            The new state; `loss` of each subnet [S], averaged over the images, and `top1` (a fraction), averaged over
-            both.
+            The new state; and `loss` [S], each subnet's mean over the images, with `top1`, a fraction, the mean over
+            subnets and images.
         """
         name = "full" if inputs.choices is None else f"step of {inputs.choices.num_subnets}"
         axes = inputs.mapped_axes()
@@ -137,15 +137,15 @@ class TrainStep:
     # --- the parts, each for one device's share of the batch -------------------------------------------------------
 
     def keys(self, key: jax.Array, num_images: int, dropouts: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Keys of this device's images, from the places of the images in the batch and of the subnets in the step.
+        """PRNG keys of this device's images, made from the places of images in the batch and of subnets in the step.
 
         Args:
-            key: of the step.
-            num_images: B, on this device.
-            dropouts: places of S subnets, int [S].
+            key: the step's key.
+            num_images: B, the number of images on this device.
+            dropouts: places of S subnets in the step, int [S].
 
         Returns:
-            For augmentation [B] and for dropout [S, B].
+            Keys for augmentation [B] and keys for dropout [S, B].
         """
         fold = jax.random.fold_in
         places = lax.axis_index(AXIS) * num_images + jnp.arange(num_images)
@@ -155,7 +155,7 @@ class TrainStep:
         return keys[0], keys[1:]
 
     def load(self, inputs: StepInputs, keys: jax.Array, resolution: int) -> Batch:
-        """Reads and augments the images with `keys` [B], and asks the teacher about them."""
+        """Reads this device's images, augments them with `keys` [B], and computes the teacher's logits."""
         images = augment.train_images(
             inputs.images.images[inputs.indices], keys, resolution, self.recipe.augmentation, self._normalisation
         )
@@ -173,11 +173,11 @@ class TrainStep:
         """The gradient, summed over subnets and devices, and the metrics.
 
         Args:
-            objective: what is minimised.
-            params: of the supernet.
+            objective: the loss to minimise.
+            params: the supernet's parameters, packed.
             batch: this device's share of the batch.
-            choices: which subnets, static or traced.
-            dropout_keys: [S, B].
+            choices: one static subnet, or S traced ones.
+            dropout_keys: typed PRNG keys [S, B].
         """
 
         def loss_of(params):
@@ -202,5 +202,5 @@ class TrainStep:
         return self._sum_over_devices(gradient), self._sum_over_devices({"loss": losses, "top1": top1})
 
     def _sum_over_devices(self, tree):
-        # A sum over a single device would still be an operation, and keep others from being fused.
+        # A sum over a single device would still be an operation, and would keep others from being fused.
         return lax.psum(tree, AXIS) if self._num_devices > 1 else tree

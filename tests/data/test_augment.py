@@ -22,7 +22,7 @@ evaluate = jax.jit(eval_images, static_argnums=(1, 2), compiler_options=quick_co
 
 
 def reference_box(rng, height, width, area, aspect):
-    """What torchvision.transforms.RandomResizedCrop.get_params draws: top, left, height, width."""
+    """Draws top, left, height and width as torchvision.transforms.RandomResizedCrop.get_params does."""
     for _ in range(10):
         target = height * width * rng.uniform(*area)
         ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
@@ -45,7 +45,7 @@ def boxes(count, height, width, augmentation):
 
 
 def largest_gap(sample, other):
-    """The statistic of the Kolmogorov-Smirnov test, scaled: above 2 once in 1,500 times if both are alike."""
+    """The scaled Kolmogorov-Smirnov statistic: if the distributions are equal, it exceeds 2 once in 1,500 times."""
     points = np.union1d(sample, other)
     gap = np.abs(
         np.searchsorted(np.sort(sample), points, "right") / len(sample)
@@ -69,7 +69,7 @@ def test_crops_are_distributed_like_torchvision(height, width, area):
         "top": lambda box: box[:, 0],
         "left": lambda box: box[:, 1],
         "bottom": lambda box: height - box[:, 0] - box[:, 2],
-        # Where the box lies in the room that it has, and whether that depends on its shape.
+        # The position of the box within the range that is left for it, and its dependence on the shape of the box.
         "top in room": lambda box: box[:, 0] / np.maximum(height - box[:, 2], 1),
         "left by aspect": lambda box: box[:, 1] * box[:, 3] / box[:, 2],
         "top by left": lambda box: box[:, 0] * box[:, 1],
@@ -86,7 +86,7 @@ def test_fallback_is_the_centre_crop_of_torchvision(height, width, aspect):
 
 
 def start_and_length(values, resolution):
-    """Which pixels of a ramp were resized to `values`: away from its ends, the result is a ramp too."""
+    """Finds the pixels of a ramp that were resized to `values`, which away from the ends are a ramp too."""
     inner = np.arange(4, resolution - 4)
     scale, offset = np.polyfit(inner + 0.5, values[inner] + 0.5, 1)
     return round(offset), round(scale * resolution)

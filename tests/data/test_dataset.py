@@ -10,7 +10,7 @@ def test_digits():
     digits = load_digits(seed=0)
     assert digits.images.shape == (1797, 8, 8, 3) and digits.images.dtype == np.uint8
     assert digits.images.max() == 255
-    # scikit-learn's own counts of the ten classes
+    # The counts of the ten classes in scikit-learn's copy.
     assert np.bincount(digits.labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     everything = np.concatenate(list(digits.splits.values()))
     assert sorted(everything) == list(range(1797))

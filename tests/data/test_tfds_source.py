@@ -30,7 +30,7 @@ def noise(seed, height=32, width=32):
 
 
 class NoiseImages(tfds.core.GeneratorBasedBuilder):
-    """24 images of 4 classes for training, 8 for testing; what the tests change is a class attribute."""
+    """24 training images and 8 test images of 4 classes; class attributes hold the properties that tests change."""
 
     VERSION = tfds.core.Version("1.2.3")
     splits = {"train": 24, "test": 8}

@@ -1,4 +1,4 @@
-"""The builder of Tiny ImageNet on archives of three classes of noise, good ones and bad ones."""
+"""The builder of Tiny ImageNet, on good and bad archives with three classes of noise."""
 
 import functools
 import http.server
@@ -30,7 +30,7 @@ def prepare(tmp_path, archive):
 
 
 def refusal(tmp_path, archive):
-    """The error of preparing a bad archive, after which nothing half-built may be there."""
+    """Returns the error of preparing a bad archive, and asserts that nothing incomplete is left behind."""
     with pytest.raises(ValueError) as caught:
         prepare(tmp_path, archive)
     message = str(caught.value)
@@ -59,7 +59,7 @@ def test_prepares_every_kind_of_archive(tmp_path, name):
                 labels[pixels.tobytes()] = WNIDS.index(wnid)
         examples = builder.as_data_source(split)
         assert len(examples) == len(labels)
-        # TFDS shows grey images as one channel repeated, or cannot: the loader does it, see test_tfds_source.py.
+        # TFDS may or may not give grey images three channels; test_tfds_source.py tests that the loader does.
         colour = [e for e in examples if e["image"].shape == (64, 64, 3)]
         assert len(colour) >= len(labels) - 1
         assert all(labels[e["image"].tobytes()] == e["label"] for e in colour)
@@ -151,7 +151,7 @@ def test_truncated_archives_are_named(tmp_path, name, kept):
     content = archive.read_bytes()
     archive.write_bytes(content[: int(kept * len(content))])
     message = refusal(tmp_path, archive)
-    # A tar without compression has no mark at its end: it shows in what is missing.
+    # A tar without compression has no mark at its end; that it is truncated shows by its missing files.
     assert any(word in message for word in ("truncated or damaged", "neither a zip nor a tar", "missing", "not 4"))
     if kept > 0.1 and name != "a.tar":
         assert "truncated or damaged" in message

@@ -1,4 +1,4 @@
-"""Checkpoints that were damaged are named, and the one before them is used; never is a run silently begun anew."""
+"""A damaged checkpoint is named and the one before it is used; a run never silently begins anew."""
 
 import logging
 import os
@@ -43,7 +43,7 @@ def _empty(directory):
 
 
 def _other_values(directory):
-    """What no checksum of a file finds: a whole checkpoint, of something else."""
+    """Replaces the arrays by those of another intact checkpoint, which no checksum of a file can find."""
     other = directory.parent / "other"
     state = RunState(other)
     state.save(0, {**TREE, "a": TREE["a"] + 1}, {})
@@ -74,7 +74,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_used(damage, state, c
     assert progress == {"step": 3}
     np.testing.assert_array_equal(arrays["a"], TREE["a"])
     assert f"{state.directory}/4 is damaged" in caplog.text
-    # It is out of the way, but not lost; saving goes on under its number.
+    # The damaged checkpoint was moved and is not lost, and another one can be saved under its number.
     assert (state.directory.parent / "damaged" / "4").is_dir()
     state.save(4, TREE, {"step": 4})
     state.wait()
@@ -106,7 +106,7 @@ def test_run_goes_on_from_the_checkpoint_before_a_damaged_one(uninterrupted, kil
     shutil.copytree(killed, workdir)
     newest = _newest(workdir)
     _flip_bytes(newest)
-    # Its teacher is damaged too: it is taken from the phase before once more.
+    # The teacher is damaged too, so that it is taken from the phase before once more.
     _flip_bytes(workdir / "phases" / "01-kernel" / "teacher")
     status, _, err = finish(launch(workdir, cache))
     assert status == 0, err

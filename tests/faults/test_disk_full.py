@@ -1,4 +1,4 @@
-"""A disk that is full, made from a limit on the size of files: no file may grow beyond it."""
+"""A full disk, simulated by a limit on the size of files."""
 
 import logging
 import resource
@@ -10,14 +10,14 @@ from ofav2_jax.run.checkpoint import RunState, save_tree
 from tests.helpers.runs import assert_same_run, finish, launch, wait_until
 
 _UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-# Above the JSON files, below the arrays.
+# Larger than the JSON files, smaller than the arrays.
 _LIMIT = (100_000, resource.RLIM_INFINITY)
 TREE = {"a": np.random.default_rng(0).normal(size=100_000)}
 
 
 @pytest.fixture
 def full_disk():
-    """Calls a function while the disk is full."""
+    """A function that calls another one while the disk is full."""
 
     def call(function, *args):
         resource.setrlimit(resource.RLIMIT_FSIZE, _LIMIT)
@@ -42,7 +42,7 @@ def test_checkpoint_is_saved_once_there_is_room_again(full_disk, tmp_path, caplo
     assert "could not be saved (OUT_OF_RANGE: Error writing" in caplog.text
     assert f"the last one is {state.directory}/1" in caplog.text
     assert state.restore(TREE)[1] == {"step": 1}
-    # Nothing of it is left to fill the disk.
+    # Nothing is left of the checkpoint that failed, which would fill the disk.
     assert sorted(path.name for path in state.directory.iterdir()) == ["1"]
     save(3)
     assert state.restore(TREE)[1] == {"step": 3}
@@ -61,7 +61,7 @@ def test_run_goes_on_as_long_as_it_can_and_is_resumed(uninterrupted, cache, tmp_
     assert wait_until((workdir / "state" / "1").exists, process)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, _LIMIT)
     status, out, err = finish(process)
-    # Both epochs of phase full are trained; then its parameters have to be written.
+    # Both epochs of phase full are trained; then its parameters cannot be written.
     assert "full       epoch   2" in out
     assert "the run goes on" in err and f"the last one is {workdir}/state/" in err
     assert status == 1

@@ -1,4 +1,4 @@
-"""Runs that are killed, at the worst and at random moments, end like one that was left alone."""
+"""Runs that are killed, at bad and at random moments, end with the same result as an undisturbed run."""
 
 import json
 import random
@@ -24,7 +24,7 @@ def _saving_state(workdir):
 
 
 def _saving_result(workdir):
-    """Between the parameters and the scores of a phase."""
+    """Whether a phase has saved its parameters but not yet its scores."""
     return any(
         (phase / "params").exists() and not (phase / "result.json").exists() for phase in workdir.glob("phases/*")
     )
@@ -36,13 +36,13 @@ def _between_phases(workdir):
 
 
 def _testing(workdir):
-    """The last epoch of phase full is on record, its result is not."""
+    """Whether the last epoch of phase full is recorded, but its result is not: the phase is being evaluated."""
     records = workdir / "metrics.jsonl"
     return records.exists() and records.read_text().count("\n") == 2 and not any(workdir.glob("phases/*"))
 
 
 def test_killed_at_bad_moments(uninterrupted, cache, tmp_path):
-    """One run: killed at each of them, told to stop once, and then left alone."""
+    """One run is killed at each bad moment, told to stop once, and then left alone."""
     workdir = tmp_path / "run"
 
     def start():
@@ -84,7 +84,7 @@ def test_killed_at_30_random_moments(cache, tmp_path):
     workdir, killed_at = tmp_path / "run", []
     for _ in range(_NUM_KILLS):
         process = launch(workdir, cache, "--config.checkpoint.every_s=0.5", config=_QUICKSTART)
-        # Starting takes some eight seconds, each time.
+        # Each start takes about eight seconds.
         time.sleep(moments.uniform(2, 22))
         assert process.poll() is None, "the run ended before it was killed as often as it should"
         kill(process)

@@ -1,4 +1,4 @@
-"""Runs that are told to stop, that are in each other's way, whose data changed, or whose loss is no number."""
+"""Runs that are told to stop, that need the same directory, whose data changed, or whose loss is not finite."""
 
 import dataclasses
 import re
@@ -17,7 +17,7 @@ from tests.helpers.runs import TINY, finish, kill, launch, wait_until
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_stop_saves_and_says_how_to_go_on(number, cache, tmp_path):
     workdir = tmp_path / "run"
-    # Nothing is saved but at the end of an epoch: what is there afterwards was saved because of the signal.
+    # The run saves at the end of an epoch only, so that a checkpoint inside one was saved because of the signal.
     process = launch(workdir, cache, "--config.checkpoint.every_s=1000")
     assert wait_until((workdir / "state" / "3").exists, process)
     process.send_signal(number)
@@ -35,7 +35,7 @@ def test_second_run_in_a_directory_is_refused(cache, tmp_path):
     kill(first)
     assert status == 2
     assert re.fullmatch(rf"error: workdir='.*run' is in use by process {first.pid} on .+\n", err)
-    # What the killed one wrote about itself is stale: the directory is free.
+    # The killed run's lock is gone, so that the directory is free; only the text in the lock file is left.
     third = launch(tmp_path / "run", cache)
     assert wait_until((tmp_path / "run" / "state" / "3").exists, third)
     kill(third)

@@ -1,4 +1,4 @@
-"""Files from elsewhere run no code. Archives and PyTorch's files have tests beside what reads them."""
+"""Untrusted files run no code. Archives and PyTorch's files are tested together with the modules that read them."""
 
 import os
 import pickle

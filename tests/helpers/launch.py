@@ -1,6 +1,6 @@
-"""`python -m experiments.eps`, with programs compiled without optimisation: for tests that start it many times.
+"""Runs `experiments.eps` with programs compiled without optimisation, for tests that start it many times.
 
-Environment variables slow it down, or hurry it, where a test is about that:
+Environment variables hurry a process, or slow it down, for the tests that need that:
 
     TEST_GRACE_S        how long a process that is told to stop may go on
     TEST_LEAVES_AFTER_S how long a process sleeps before it leaves the others

@@ -23,7 +23,7 @@ def jpeg(seed, mode="RGB", size=64):
 
 
 def mini_tree():
-    """The files of a miniature archive, as published, by name."""
+    """The files of a miniature archive by name, with the layout of the published one."""
     tree = {f"{ROOT}/wnids.txt": "\n".join(reversed(WNIDS)).encode() + b"\n", f"{ROOT}/words.txt": b"n00000001\tnoise"}
     for number, wnid in enumerate(WNIDS):
         tree[f"{ROOT}/train/{wnid}/{wnid}_boxes.txt"] = b"boxes"

@@ -1,4 +1,4 @@
-"""Programs for tests that compile many of them, without optimisation, which takes a quarter of the time."""
+"""Programs compiled without optimisation, for tests that compile many: that takes a quarter of the time."""
 
 import functools
 
@@ -44,6 +44,6 @@ def _loss(params, net, batch_stats, images, choices, labels, teacher_logits):
     return jnp.mean(smoothed_cross_entropy(logits, labels, 0.1) + soft_target_cross_entropy(logits, teacher_logits))
 
 
-# One traced subnet (S = 1): the reference has a gradient for each subnet by itself.
+# For a single traced subnet (S = 1), because the reference has a separate gradient for each subnet.
 masked_gradient = quick_jit(jax.value_and_grad(_loss), static_argnames="net")
 static_gradient = quick_jit(jax.value_and_grad(_loss), static_argnames=("net", "choices"))

@@ -1,6 +1,6 @@
-"""What the authors' PyTorch implementation computed, as test data.
+"""Test data: results of the authors' PyTorch implementation.
 
-`golden/` holds a part of it. Where `shared/reference` lies beside the repository, all of it is used instead.
+`golden/` holds a part of them. Where `shared/reference` lies beside the repository, all of them are used instead.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ _TESTS = pathlib.Path(__file__).parents[1]
 FULL = _TESTS.parents[1] / "shared" / "reference"
 DIRECTORY = FULL if FULL.is_dir() else _TESTS / "golden"
 
-# Everything for every network, a static program for every single case included, takes about half an hour.
+# Whether everything is tested for every network, with a static program for every case; this takes half an hour.
 EXHAUSTIVE = os.environ.get("OFAV2_EXHAUSTIVE") == "1"
 
 EARLY_EXIT_NETWORKS = tuple(name for name, spec in NETWORKS.items() if spec.early_exits)
@@ -52,10 +52,10 @@ class Reference:
     """Weights and results of one network.
 
     Attributes:
-        network: its name in Table II.
-        state: weights under the reference's names.
+        network: the network's name in Table II.
+        state: weights by the reference's names.
         arrays: results by key.
-        cases: what was computed.
+        cases: descriptions of the computed cases.
         counts: parameters and multiply-accumulates.
     """
 

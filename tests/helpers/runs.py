@@ -1,4 +1,4 @@
-"""Runs from the command line, as processes of their own."""
+"""Starts runs from the command line as separate processes, and reads their results."""
 
 import json
 import os
@@ -21,12 +21,12 @@ def launch(workdir, cache, *arguments, config=TINY, num_devices=1, **variables):
     )
 
 
-# Far beyond what any machine needs: only there so that a process that hangs does not hold up everything.
+# Far more seconds than any machine needs. A process that takes longer hangs, and must not hold up the other tests.
 _HANGS_S = 1200
 
 
 def finish(process, timeout=_HANGS_S):
-    """Waits; returns the exit status, what was printed, and what was printed as errors."""
+    """Waits for the end of a process; returns its exit status, standard output and standard error."""
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -37,7 +37,7 @@ def finish(process, timeout=_HANGS_S):
 
 
 def wait_until(condition, process):
-    """Waits until a condition holds or the process has ended; whether it holds."""
+    """Waits until a condition holds or the process has ended; returns whether the condition holds."""
     deadline = time.monotonic() + _HANGS_S
     while not condition():
         if process.poll() is not None:
@@ -48,24 +48,24 @@ def wait_until(condition, process):
 
 
 def kill(process):
-    """SIGKILL."""
+    """Sends SIGKILL and waits for the end of the process."""
     process.kill()
     finish(process)
 
 
 def results_of(workdir):
-    """What a run came to."""
+    """The content of a run's `results.json`."""
     return json.loads((workdir / "results.json").read_text())
 
 
 def records_of(workdir):
-    """The measurements of a run, without those of time."""
+    """The records of a run's `metrics.jsonl`, without their speed."""
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in record.items() if name != "images_per_s"} for record in records]
 
 
 def assert_same_run(ours, theirs):
-    """Two directories hold the same run, bit for bit."""
+    """Asserts that two directories hold the same run, bit for bit."""
     one, other = results_of(ours), results_of(theirs)
     assert one["params_sha256"] == other["params_sha256"]
     assert one["phases"] == other["phases"]

@@ -1,4 +1,4 @@
-"""Some steps of training and a test, on any number of devices of one process or of several.
+"""Some training steps and an evaluation, on any number of devices in one process or in several.
 
 python -m tests.helpers.steps COORDINATOR NUM_PROCESSES INDEX DEVICES_PER_PROCESS OUT
 """
@@ -21,7 +21,7 @@ from ofav2_jax.train.step import StepInputs
 
 RATE = 1e-3
 RESOLUTION = 32
-# Images are mirrored, by draws of their own, but not cropped, see `Exact`.
+# Images are mirrored at random, but not cropped; for the reason see `Exact`.
 RECIPE = Recipe(augmentation=Augmentation(area=(1, 1), aspect=(1, 1)))
 EVALUATION = Evaluation(60, 30, 46, 2)
 SMALL, MIXED = Subnet.uniform(kernel=3, expand=3, depth=2), Subnet.uniform(kernel=5, expand=6, depth=3)
@@ -31,10 +31,10 @@ TEN = [None] * 3 + [[SMALL], [MIXED], [SMALL]] + [[SMALL, MIXED]] * 4
 
 
 class Exact(Normalisation):
-    """Without rounding in float32.
+    """A normalisation without rounding errors in float32.
 
-    A pixel that differs by 1e-8 moves some of millions of activations across the kink of a ReLU; the gradient then
-    differs by far more than that, and more so with every step.
+    If a pixel differs by 1e-8, some of millions of activations move across the kink of a ReLU. The gradient then
+    differs by far more than 1e-8, and more so with every step.
     """
 
     def __call__(self, pixels):
@@ -42,7 +42,7 @@ class Exact(Normalisation):
 
 
 def inputs_of(parts, first, number, key, rate, subnets=None, teacher=None):
-    """A step on `number` training images from the `first` on; None in the place of subnets: of phase full."""
+    """Inputs of a step on `number` training images from the `first` on; without subnets it is a step of phase full."""
     indices = np.roll(parts.dataset.splits["train"].astype(np.int32), first)[:number]
     images, places = parts.feed.batch(indices.reshape(len(parts.devices), -1))
     choices = None if subnets is None else Choices.stack(subnets)
@@ -50,10 +50,10 @@ def inputs_of(parts, first, number, key, rate, subnets=None, teacher=None):
 
 
 def train(network: str, engine: str, devices: list[jax.Device], subnets_of_step: list) -> dict[str, np.ndarray]:
-    """In float64: what float32 rounds away crosses kinks of ReLUs, see `Exact`.
+    """Trains and evaluates in float64, because rounding in float32 moves activations across kinks, see `Exact`.
 
     Returns:
-        Parameters by name, losses of all steps, and right answers in a test.
+        Parameters by name, losses of all steps, and accuracies of an evaluation.
     """
     digits = load_digits(seed=0)
     digits = dataclasses.replace(digits, normalisation=Exact(*digits.normalisation))
@@ -69,7 +69,7 @@ def train(network: str, engine: str, devices: list[jax.Device], subnets_of_step:
     for number, subnets in enumerate(subnets_of_step):
         key = jax.random.fold_in(jax.random.key(5), number)
         inputs = inputs_of(parts, 16 * number, 64, key, RATE, subnets, teacher)
-        # Collectives of virtual devices must not be in flight together.
+        # Collectives of several steps must not be in flight together on virtual devices.
         state, metrics = jax.block_until_ready(parts.engine(state, inputs, RESOLUTION))
         losses.append(float(jnp.mean(metrics["loss"])))
     params = jax.jit(parts.step.packing.unpack)(state.params)

@@ -14,13 +14,13 @@ from ofav2_jax.settings.phases import learning_rate, unlocked_values
 
 
 def write_run(directory: Path, network: str, finished: int | None = None, offset: float = 0.0, **changes) -> Path:
-    """Writes a run directory with the paper's settings and a made-up accuracy for every tested subnet.
+    """Writes a run directory with the paper's settings and a made-up accuracy for every evaluated subnet.
 
     Args:
         directory: the run directory, which is created.
         network: name of one of the networks in Table II.
         finished: number of finished phases; None means all. One epoch of the next phase is recorded.
-        offset: is added to every top-1.
+        offset: number added to every top-1.
         changes: values for fields of the config, with "data__flip" for config.data.flip; `epochs` sets the number of
             epochs of every phase.
     """
