@@ -3,6 +3,8 @@
 Compiled programs are dropped after each test module.
 """
 
+import tempfile
+
 import hypothesis
 import jax
 import pytest
@@ -13,15 +15,23 @@ from tests.helpers import runs
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+_LONGEST = (
+    *("runs", "test_parity", "test_step", "test_devices", "test_trajectories", "test_supernet", "test_traces"),
+    *("test_evaluate", "test_library", "test_channels", "test_packing", "test_examples", "test_interop"),
+)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Groups the tests for two processes: a module's tests run in one process, and so do all that need the same runs.
 
     This hook is the first, because pytest-xdist reads the groups in a hook of its own.
     """
-    for item in items:
-        group = "runs" if "cache" in item.fixturenames else item.module.__name__
+    groups = {item: "runs" if "cache" in item.fixturenames else item.module.__name__ for item in items}
+    for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
+    # Groups are handed out in the order of their first tests: the longest first, so that none is left over at the end.
+    items.sort(key=lambda item: _LONGEST.index(groups[item]) if groups[item] in _LONGEST else len(_LONGEST))
 
 
 # Compiling takes most of the tests' time; without optimisation it takes half as long.
@@ -29,6 +39,19 @@ programs.compile_quickly()
 # No deadline, because a slow machine is not a failure.
 hypothesis.settings.register_profile("ofav2_jax", deadline=None)
 hypothesis.settings.load_profile("ofav2_jax")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _temporary_directory(tmp_path_factory):
+    """Puts what libraries leave in the directory for temporary files into one that pytest removes.
+
+    TensorFlow Datasets makes an empty folder there for every builder.
+    """
+    directory = str(tmp_path_factory.mktemp("temporary"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", directory)
+        patch.setenv("TMPDIR", directory)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

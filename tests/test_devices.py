@@ -51,7 +51,7 @@ def test_two_processes_train_the_same_parameters_as_one(tmp_path):
         status, _, err = finish(process)
         assert status == 0, err
     with jax.enable_x64(True):
-        one = steps.train("ofa_mbv3", "masked", jax.devices()[:4], steps.FOUR)
+        one = steps.train("ofa_mbv3", "masked", jax.devices()[:4], steps.TWO)
     for index in range(2):
         assert_same(one, dict(np.load(tmp_path / f"process-{index}.npz")))
 

@@ -1,6 +1,7 @@
 """Evaluating subnets: scores against those of the static path, and that each image counts once."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +28,11 @@ def params():
     return initial_params(NET, 0)
 
 
-def assembled(num_devices, num_test=70, batch_size=32, train=DIGITS.splits["train"], evaluation=None):
-    dataset = dataclasses.replace(
-        DIGITS, splits=DIGITS.splits | {"train": train, "test": DIGITS.splits["test"][:num_test]}
-    )
+@functools.cache
+def assembled(num_devices, batch_size=32, num_train=None, evaluation=None):
+    """The parts of a run; made once, because their programs take long to compile."""
+    train = DIGITS.splits["train"][:num_train]
+    dataset = dataclasses.replace(DIGITS, splits=DIGITS.splits | {"train": train, "test": DIGITS.splits["test"][:70]})
     settings = Settings.paper(
         "ee_d",
         batch_size=4 * num_devices,
@@ -117,7 +119,7 @@ def test_label_rank(label):
 
 def test_too_few_images_to_recalibrate_are_refused():
     with pytest.raises(ValueError, match=r"recalibration_batch_size=100 is not allowed: there are 50 images"):
-        assembled(1, train=DIGITS.splits["train"][:50], evaluation=Evaluation())
+        assembled(1, num_train=50, evaluation=Evaluation())
 
 
 @pytest.mark.parametrize(

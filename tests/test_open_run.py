@@ -1,7 +1,10 @@
 """A run's directory, opened: its networks, data, results, parameters and scores."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -13,7 +16,7 @@ from ofav2_jax import files
 from ofav2_jax.report.page import write_report
 from ofav2_jax.run.checkpoint import CorruptCheckpointError
 from ofav2_jax.run.run_directory import RunDirectory
-from tests.helpers.runs import results_of
+from tests.helpers.runs import ROOT, assert_same_run, results_of
 
 
 def contents(directory):
@@ -108,10 +111,19 @@ def test_what_cannot_be_opened(uninterrupted, tmp_path):
         ofa.open_run(changed).params()
 
 
-def test_training_from_python_is_training_from_the_command_line(uninterrupted, tmp_path):
-    settings = ofa.open_run(uninterrupted[0]).settings
-    # On one device, as the other one.
-    run = ofa.Run(settings, ofa.load_dataset("digits"), str(tmp_path / "mine"), devices=jax.devices()[:1])
-    results = run.execute()
-    assert results["phases"] == results_of(uninterrupted[0])["phases"]
-    assert results["params_sha256"] == results_of(uninterrupted[0])["params_sha256"]
+_FROM_PYTHON = """
+import sys
+import ofav2_jax as ofa
+from ofav2_jax.runtime import programs
+programs.compile_quickly()
+settings = ofa.open_run(sys.argv[1]).settings
+ofa.Run(settings, ofa.load_dataset("digits"), sys.argv[2]).execute()
+"""
+
+
+def test_training_from_python_is_training_from_the_command_line(uninterrupted, cache, tmp_path):
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_NUM_CPU_DEVICES": "1"}
+    command = [sys.executable, "-c", _FROM_PYTHON, str(uninterrupted[0]), str(tmp_path / "mine")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert_same_run(tmp_path / "mine", uninterrupted[0])

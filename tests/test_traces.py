@@ -158,20 +158,21 @@ class ForAccelerators(TraceCache):
         return lowered
 
 
-def test_training_and_testing_on_four_devices(tmp_path, monkeypatch):
-    devices, steps = jax.devices()[:4], [[SMALL, MIXED]]
+def test_training_and_testing_on_four_devices(tmp_path, monkeypatch, jax_keeps_programs):
+    jax_keeps_programs(str(tmp_path / "compiled"))
+    devices, steps, traces = jax.devices()[:4], [[SMALL, MIXED]], tmp_path / "traces"
     with jax.enable_x64(True):
-        expected = train("ee_d", "masked", devices, steps)
+        expected = train("ofa_mbv3", "masked", devices, steps)
         for kind in (ForAccelerators, TraceCache):
             if kind is TraceCache:
                 # All traces are in the cache by now, so that nothing calls the network any more.
                 monkeypatch.setattr(SuperNet, "__call__", None)
             monkeypatch.setattr(
-                assembly, "beside_compiled_programs", lambda *described, kind=kind: kind(tmp_path, *described)
+                assembly, "beside_compiled_programs", lambda *described, kind=kind: kind(traces, *described)
             )
-            result = train("ee_d", "masked", devices, steps)
+            result = train("ofa_mbv3", "masked", devices, steps)
             assert result.keys() == expected.keys()
             for name, values in expected.items():
                 np.testing.assert_array_equal(result[name], values, err_msg=f"{name}, {kind.__name__}")
     # There are three programs: a step with two subnets, recalibration and evaluation.
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(traces.iterdir())) == 3

@@ -126,6 +126,9 @@ def test_training_goes_the_way_of_the_reference(network, monkeypatch):
         for index in range(len(replay.told["phases"])):
             num_steps += replay.train_phase(index, num_steps)
         assert num_steps == len(replay.told["steps"])
+        if network == "ee_d":
+            # Recalibrated logits take as long to compile as all of the training; test_parity.py compares them too.
+            return
         choices = Choices.stack([Subnet.parse(text) for text in replay.told["final_subnets"]])
         batches = [replay.inputs["recal"][part].astype(np.float64) for part in (slice(8), slice(8, 13), slice(13, 16))]
         variables = masked_recalibrate(replay.net, {"params": replay.last}, batches, choices)

@@ -151,11 +151,11 @@ def recalibrate_masked(
 
 
 def _recalibrated(statistics, net, variables, batches, choices):
-    _require_variables(variables, train=True)
-    if "batch_stats" not in variables:
-        variables = {**variables, "batch_stats": _neutral_statistics(net)}
     total, num_images = None, 0
     for images in _required_batches(batches):
+        if total is None:
+            _require_variables(variables, train=True)
+            variables = {"batch_stats": variables.get("batch_stats") or _neutral_statistics(net), **variables}
         weight = len(images)
         stats = jax.tree.map(lambda v: v * weight, statistics(net, variables, images, choices))  # noqa: B023
         total = stats if total is None else jax.tree.map(jnp.add, total, stats)

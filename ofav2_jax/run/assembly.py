@@ -156,6 +156,13 @@ def dataset_of(
 
 def initial_params(net: SuperNet, seed: int) -> Params:
     """Random parameters of the whole supernet."""
-    init = jax.jit(lambda key: net.init(key, jnp.zeros((1, 32, 32, 3)), Subnet.uniform())["params"])
-    key = jax.random.key(seed)
-    return init.lower(key).compile(quick_compiler_options())(key)
+    return _jitted_init()(net, jax.random.key(seed))
+
+
+@functools.cache
+def _jitted_init():
+    # Made when it is first needed, because its compiler options depend on the backend.
+    def init(net, key):
+        return net.init(key, jnp.zeros((1, 32, 32, 3)), Subnet.uniform())["params"]
+
+    return jax.jit(init, static_argnums=0, compiler_options=quick_compiler_options())

@@ -26,7 +26,7 @@ RECIPE = Recipe(augmentation=Augmentation(area=(1, 1), aspect=(1, 1)))
 EVALUATION = Evaluation(60, 30, 46, 2)
 SMALL, MIXED = Subnet.uniform(kernel=3, expand=3, depth=2), Subnet.uniform(kernel=5, expand=6, depth=3)
 # The subnets of each step; None stands for a step of phase full.
-FOUR = [None, None, [SMALL, MIXED], [SMALL, MIXED]]
+TWO = [[SMALL, MIXED], [SMALL, MIXED]]
 TEN = [None] * 3 + [[SMALL], [MIXED], [SMALL]] + [[SMALL, MIXED]] * 4
 
 
@@ -87,4 +87,4 @@ if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     programs.compile_quickly()
     processes.connect(coordinator, int(num_processes), int(index))
-    np.savez(f"{out}-{index}.npz", **train("ofa_mbv3", "masked", jax.devices(), FOUR))
+    np.savez(f"{out}-{index}.npz", **train("ofa_mbv3", "masked", jax.devices(), TWO))
