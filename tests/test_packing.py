@@ -52,18 +52,6 @@ def test_decayed_says_it_by_name():
     assert {path[-1].key for path, decays in paths if not decays} == {"scale", "bias"}
 
 
-def test_static_network_is_that_of_the_tree():
-    images = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
-    params = initial_params(NET, 0)
-
-    def run(params, unpack_level=None):
-        return NET.apply({"params": params}, images, ODD, train=True, unpack_level=unpack_level)
-
-    packed = quick_jit(lambda vectors: run(PACKING.unpack_to_rows(vectors), PACKING.unpack_level))
-    logits = packed(quick_jit(PACKING.pack)(params))
-    np.testing.assert_allclose(logits, quick_jit(run)(params), rtol=1e-5, atol=1e-6)
-
-
 def test_masked_network_and_gradients_are_those_of_the_tree():
     net = NET.clone(dtype=jnp.float64)
     choices = Choices.stack([ODD, Subnet.uniform(depth=3)])
