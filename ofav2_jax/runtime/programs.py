@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import numpy as np
 
 from ofav2_jax.runtime import processes
-from ofav2_jax.runtime.sharding import AXIS
+from ofav2_jax.runtime.sharding import AXIS, replicate, shard
 from ofav2_jax.runtime.trace_cache import TraceCache
 
 # Options for CPUs. They are given per program, because a global XLA_FLAGS entry that an XLA version does not know
@@ -31,20 +32,28 @@ def _is_known(option: str, value: Any) -> bool:
     return True
 
 
-def _known(options: dict[str, Any]) -> dict[str, Any]:
-    if jax.default_backend() != "cpu":
+def _known(options: dict[str, Any], platform: str | None) -> dict[str, Any]:
+    if (platform or jax.default_backend()) != "cpu":
         return {}
     return {option: value for option, value in options.items() if _is_known(option, value)}
 
 
-def compiler_options() -> dict[str, Any]:
-    """Compiler options for this backend: on CPUs, programs run in a quarter less time and compile in a third more."""
-    return quick_compiler_options() if _quickly else _known(_FAST_TO_RUN)
+def compiler_options(platform: str | None = None) -> dict[str, Any]:
+    """Compiler options of a run's programs: on CPUs they run in a quarter less time and compile in a third more.
+
+    Args:
+        platform: "cpu", "gpu" or "tpu"; None: the one that this process runs on.
+    """
+    return quick_compiler_options(platform) if _quickly else _known(_FAST_TO_RUN, platform)
 
 
-def quick_compiler_options() -> dict[str, Any]:
-    """Compiler options for programs that run once: on CPUs they compile in a quarter of the time."""
-    return _known(_FAST_TO_COMPILE)
+def quick_compiler_options(platform: str | None = None) -> dict[str, Any]:
+    """Compiler options for programs that run once: on CPUs they compile in a quarter of the time.
+
+    Args:
+        platform: see `compiler_options`.
+    """
+    return _known(_FAST_TO_COMPILE, platform)
 
 
 def compile_quickly() -> None:
@@ -67,6 +76,10 @@ def _no_garbage_collection() -> Iterator[None]:
 
 class Programs:
     """The compiled programs of a run. Programs that differ in the resolution only are compiled in parallel.
+
+    A subclass can compile the same programs for devices that this machine does not have: everything that needs the
+    devices themselves is in `run`, `run_single`, `replicate` and `shard`. `lower` and `pmap` need only their
+    descriptions, and shapes of the arguments.
 
     Args:
         devices: the run's devices, those of other processes included.
@@ -103,6 +116,14 @@ class Programs:
         """
         return jax.pmap(function, axis_name=AXIS, in_axes=in_axes, out_axes=out_axes, devices=self.devices)
 
+    def replicate(self, tree: Any) -> Any:
+        """Puts a copy of every array on every device of the run; see `sharding.replicate`."""
+        return replicate(tree, self.devices)
+
+    def shard(self, array: np.ndarray) -> jax.Array:
+        """Shards an array [devices, ...] over the devices of the run; see `sharding.shard`."""
+        return shard(array, self.devices)
+
     def run(
         self, name: str, resolution: int, make: Callable[[int], Any], *args: Any, donate: tuple[int, ...] = ()
     ) -> Any:
@@ -129,7 +150,7 @@ class Programs:
             start = time.perf_counter()
             with _no_garbage_collection():
                 lowered = {
-                    (name, variant): self._lower(f"{name} at {variant}", make(variant), donate, args)
+                    (name, variant): self.lower(f"{name} at {variant}", make(variant), donate, args)
                     for variant in variants
                 }
             # Threads help, because XLA compiles a program for a CPU in a single one.
@@ -140,7 +161,15 @@ class Programs:
             processes.barrier()
         return self._compiled[name, resolution](*args)
 
-    def _lower(self, name, function, donate, args):
+    def lower(self, name: str, function: Callable, donate: tuple[int, ...], args: Sequence[Any]) -> jax.stages.Lowered:
+        """Traces and lowers a function without running it; see `TraceCache.lower`.
+
+        Args:
+            name: the program's name; the same name and shapes always stand for the same function.
+            function: the function, which may be pmapped.
+            donate: positions of the arguments that the program may overwrite.
+            args: the function's arguments, or their shapes.
+        """
         if self._traces is None:
             return jax.jit(function, donate_argnums=donate).lower(*args)
         return self._traces.lower(name, function, donate, args)

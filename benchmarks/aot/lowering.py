@@ -1,0 +1,180 @@
+"""Lowers the programs of a run for a device that is not there: the product's own functions, called with shapes."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.aot.targets import Target
+from ofav2_jax import Dataset, Settings
+from ofav2_jax.data.augment import Normalisation
+from ofav2_jax.model.supernet import variable_shapes
+from ofav2_jax.run.assembly import Assembly, assemble
+from ofav2_jax.runtime.feed import Images
+from ofav2_jax.runtime.programs import Programs, compiler_options
+from ofav2_jax.runtime.sharding import AXIS, sharding_over
+from ofav2_jax.settings.recipe import Evaluation
+from ofav2_jax.train.step import StepInputs
+
+# As in Tiny ImageNet. So many that an operation which touches all of them shows.
+NUM_IMAGES, SIZE, NUM_CLASSES = 110_000, 64, 200
+IMAGE_BYTES = NUM_IMAGES * SIZE * SIZE * 3
+
+# Subnets per step in each phase of training that has a program of its own; phase full trains the maximal network.
+NUM_SUBNETS = {"full": 0, "kernel": 1, "width2": 4}
+PHASES = (*NUM_SUBNETS, "recalibrate", "test")
+
+
+def _zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Zeros that take no memory."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
+
+
+class CompileOnlyPrograms(Programs):
+    """Programs that are lowered when they would run; their results are zeros.
+
+    Attributes:
+        lowered: the programs by name.
+        seconds: processor seconds spent on tracing them.
+    """
+
+    def __init__(self, devices: Sequence[jax.Device]):
+        super().__init__(devices, ())
+        self.lowered: dict[str, jax.stages.Lowered] = {}
+
+    def replicate(self, tree: Any) -> Any:
+        """Shapes of replicated arrays."""
+        return jax.tree.map(lambda x: _described(x, self.devices), tree)
+
+    def shard(self, array: np.ndarray) -> Any:
+        """The shape of an array that is sharded over the devices."""
+        return _described(array, self.devices, AXIS)
+
+    def run(
+        self, name: str, resolution: int, make: Callable[[int], Any], *args: Any, donate: tuple[int, ...] = ()
+    ) -> Any:
+        """Lowers the program for this resolution; see `Programs.run`."""
+        return self.run_single(name, make(resolution), *args, donate=donate)
+
+    def run_single(self, name: str, function: Any, *args: Any, donate: tuple[int, ...] = ()) -> Any:
+        """Lowers the function; see `Programs.run_single`."""
+
+        def described(x):
+            return x if isinstance(x, jax.ShapeDtypeStruct) and x.sharding is not None else _described(x, self.devices)
+
+        started = time.process_time()
+        lowered = self.lower(name, function, donate, jax.tree.map(described, args))
+        self.seconds += time.process_time() - started
+        self.lowered[name] = lowered
+        return jax.tree.map(lambda x: _zeros(x.shape, x.dtype), lowered.out_info)
+
+
+def _described(x: Any, devices: Sequence[jax.Device], *axes: str) -> jax.ShapeDtypeStruct:
+    # Of a typed PRNG key `result_type` gives no dtype.
+    dtype = x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
+    return jax.ShapeDtypeStruct(jnp.shape(x), dtype, sharding=sharding_over(devices, *axes))
+
+
+class DescribedImages:
+    """The images of the whole data set on every device, as shapes; see `feed.ResidentImages`."""
+
+    def __init__(self, dataset: Dataset, programs: Programs):
+        self._programs = programs
+        self._data = programs.replicate(Images(dataset.images, dataset.labels))
+
+    def batch(self, indices: np.ndarray) -> tuple[Images, Any]:
+        """See `ImageFeed`."""
+        return self._data, self._programs.shard(indices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is compiled.
+
+    Attributes:
+        network: of Table II.
+        width_multiplier: of its channels.
+        batch_size: images per step.
+        resolution: height and width of the images, pixels.
+        evaluation: batch sizes of recalibration and test.
+    """
+
+    network: str = "ee_d"
+    width_multiplier: float = 1.0
+    batch_size: int = 200
+    resolution: int = 64
+    evaluation: Evaluation = Evaluation()
+
+
+def lower(setting: Setting, phase: str, target: Target) -> tuple[jax.stages.Lowered, float]:
+    """Lowers the program of one phase, with activations in bfloat16.
+
+    Args:
+        setting: network and sizes.
+        phase: one of `PHASES`.
+        target: the device.
+
+    Returns:
+        The program, and the processor seconds that tracing took.
+    """
+    programs = CompileOnlyPrograms([target.device()])
+    parts = _assembled(setting, programs)
+    if phase in NUM_SUBNETS:
+        _step(parts, NUM_SUBNETS[phase], setting)
+        (lowered,) = programs.lowered.values()
+        return lowered, programs.seconds
+    _evaluate(parts, setting)
+    name = {"recalibrate": "recalibrate", "test": "test"}[phase]
+    return programs.lowered[f"{name} {setting.evaluation.subnets_per_pass}"], programs.seconds
+
+
+def compile_for(target: Target, lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, float]:
+    """Compiles a program with the options of the product and of the target; also returns the processor seconds."""
+    started = time.process_time()
+    compiled = lowered.compile({**compiler_options(target.platform), **target.options})
+    return compiled, time.process_time() - started
+
+
+def _assembled(setting: Setting, programs: CompileOnlyPrograms) -> Assembly:
+    indices = np.arange(NUM_IMAGES, dtype=np.int32)
+    # One batch of test images, so that the test's program is lowered once.
+    splits = {"train": indices, "validation": indices, "test": indices[: setting.evaluation.batch_size]}
+    dataset = Dataset(
+        name="described",
+        images=_zeros((NUM_IMAGES, SIZE, SIZE, 3), np.uint8),
+        labels=_zeros((NUM_IMAGES,), np.int32),
+        splits=splits,
+        num_classes=NUM_CLASSES,
+        normalisation=Normalisation((0.5,) * 3, (0.25,) * 3),
+    )
+    settings = Settings.paper(
+        setting.network,
+        width_multiplier=setting.width_multiplier,
+        batch_size=setting.batch_size,
+        resolutions=(setting.resolution,),
+        dtype="bfloat16",
+        evaluation=setting.evaluation,
+    )
+    feed = DescribedImages(dataset, programs)
+    return assemble(settings, dataset, programs.devices, programs=programs, feed=feed)
+
+
+def _step(parts: Assembly, num_subnets: int, setting: Setting) -> None:
+    params = variable_shapes(parts.net)["params"]
+    key = jax.random.key(0)
+    images, places = parts.feed.batch(_zeros((1, setting.batch_size), np.int32))
+    inputs = StepInputs(images, places, key, np.float32(0.1))
+    if num_subnets:
+        draw = functools.partial(parts.engine.draw, space=parts.space, num_subnets=num_subnets)
+        inputs = inputs.replace(teacher=params, choices=jax.eval_shape(draw, key))  # type: ignore[attr-defined]
+    parts.engine(jax.eval_shape(parts.step.init_state, params), inputs, setting.resolution)
+
+
+def _evaluate(parts: Assembly, setting: Setting) -> None:
+    trunks = list(parts.space.restrict(height=(5,)).uniform_subnets())[: setting.evaluation.subnets_per_pass]
+    parts.evaluator.score(variable_shapes(parts.net)["params"], trunks, setting.resolution, "test")
