@@ -68,7 +68,8 @@ class CompileOnlyPrograms(Programs):
             return x if isinstance(x, jax.ShapeDtypeStruct) and x.sharding is not None else _described(x, self.devices)
 
         started = time.process_time()
-        lowered = self.lower(name, function, donate, jax.tree.map(described, args))
+        # The function inside of another one, because `jax.jit(pmapped)` lowers as `pmapped` does, which donates nothing.
+        lowered = self.lower(name, lambda *args: function(*args), donate, jax.tree.map(described, args))
         self.seconds += time.process_time() - started
         self.lowered[name] = lowered
         return jax.tree.map(lambda x: _zeros(x.shape, x.dtype), lowered.out_info)
