@@ -217,6 +217,5 @@ def _frames(text: str) -> dict[str | None, tuple[str, str, str]]:
         for number, file, line in re.findall(r"^(\d+) \{file_name_id=(\d+) .*?\bline=(\d+)", section("FileLocations"), re.M)
     }
     frames = re.findall(r"^(\d+) \{file_location_id=(\d+)(?: parent_frame_id=(\d+))?", section("StackFrames"), re.M)
-    return {
-        number: (*places.get(place, ("", "0")), "" if parent == number else parent) for number, place, parent in frames
-    }
+    # Frames count from 1, and so do their places in this list, but `parent_frame_id` is 1 where there is no parent.
+    return {number: (*places.get(place, ("", "0")), str(int(parent or 1) - 1)) for number, place, parent in frames}
