@@ -4,10 +4,10 @@ python -m benchmarks.aot --target=v5e|v6e|h100|h200 [--phase=full|kernel|width2|
                          [--width_multiplier=1.0] [--batch_size=200] [--resolution=64] [--top=20] [--hlo=FILE]
                          [--json=FILE] [--against=FILE]
 
-Activations are bfloat16. `full`, `kernel` and `width2` are steps: of the maximal network, of one and of four subnets with
-a teacher. Recalibration and test have the batch sizes of the settings. The data set is 110,000 images of 64x64.
-Nothing is run and nothing is measured: the times are the compilers' estimates. README.md in benchmarks says how far they
-can be trusted. The extra `aot` installs the compilers.
+Activations are bfloat16. `full`, `kernel` and `width2` are steps: of the maximal network, of one and of four subnets
+with a teacher. Recalibration and test have the batch sizes of the settings. The data set is 110,000 images of 64x64.
+Nothing is run: the times are the compilers' estimates, and benchmarks/README.md says how far they can be trusted. The
+extra `aot` installs the compilers.
 """
 
 import argparse

@@ -13,7 +13,9 @@ _PACKAGE = Path(ofav2_jax.__file__).parent
 _BITS = {"pred": 8, "token": 0, "c64": 64, "c128": 128}
 _ARRAY = re.compile(r"\b(pred|token|opaque|bf16|[fsuc]\d+\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)")
-_CALLED = re.compile(r"\b(?:calls|to_apply|branch_computations|true_computation|false_computation)=\{?((?:%?[\w.\-]+(?:, )?)+)")
+_CALLED = re.compile(
+    r"\b(?:calls|to_apply|branch_computations|true_computation|false_computation)=\{?((?:%?[\w.\-]+(?:, )?)+)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +216,9 @@ def _frames(text: str) -> dict[str | None, tuple[str, str, str]]:
     files = dict(re.findall(r'^(\d+) "(.*)"$', section("FileNames"), re.M))
     places = {
         number: (files.get(file, ""), line)
-        for number, file, line in re.findall(r"^(\d+) \{file_name_id=(\d+) .*?\bline=(\d+)", section("FileLocations"), re.M)
+        for number, file, line in re.findall(
+            r"^(\d+) \{file_name_id=(\d+) .*?\bline=(\d+)", section("FileLocations"), re.M
+        )
     }
     frames = re.findall(r"^(\d+) \{file_location_id=(\d+)(?: parent_frame_id=(\d+))?", section("StackFrames"), re.M)
     # Frames count from 1, and so do their places in this list, but `parent_frame_id` is 1 where there is no parent.

@@ -75,7 +75,7 @@ class CompileOnlyPrograms(Programs):
             return x if isinstance(x, jax.ShapeDtypeStruct) and x.sharding is not None else _described(x, self.devices)
 
         started = processor_seconds()
-        # The function inside of another one, because `jax.jit(pmapped)` lowers as `pmapped` does, which donates nothing.
+        # Inside of another function, because `jax.jit(pmapped)` lowers as `pmapped` by itself does: it donates nothing.
         lowered = self.lower(name, lambda *args: function(*args), donate, jax.tree.map(described, args))
         self.seconds += processor_seconds() - started
         self.lowered[name] = lowered

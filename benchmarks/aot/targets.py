@@ -1,9 +1,7 @@
 """The devices that programs can be compiled for without being there, and what their data sheets say."""
 
-import contextlib
 import dataclasses
 import importlib.util
-import io
 import os
 import string
 from collections.abc import Callable
@@ -48,6 +46,9 @@ class Target:
     def device(self) -> jax.Device:
         """A description of the device, for which JAX can compile but not run.
 
+        The environment must say JAX_PLATFORMS=cpu before JAX is first used: otherwise JAX looks for the device itself, and
+        does without the compiler if it is not there.
+
         Raises:
             RuntimeError: if the compiler is not installed.
         """
@@ -64,9 +65,14 @@ def _is_installed(module: str) -> bool:
 
 
 def _describe_tpu(target: Target) -> topologies.TopologyDescription:
-    # Otherwise libtpu asks the metadata server of a cloud machine, and waits for it.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    # libtpu would ask the metadata server of a cloud machine, and let no two processes load it at a time, as if they
+    # were to use a TPU.
+    for name, value in (
+        ("TPU_SKIP_MDS_QUERY", "1"),
+        ("TPU_WORKER_HOSTNAMES", "localhost"),
+        ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
+    ):
+        os.environ.setdefault(name, value)
     return topologies.get_topology_desc(target.kind, "tpu", chips_per_host_bounds=(2, 2, 1))
 
 
@@ -83,12 +89,12 @@ _DESCRIPTIONS: dict[str, Callable[[Target], topologies.TopologyDescription]] = {
     "gpu": _describe_gpu,
 }
 
-# Without a device nothing can be timed, so XLA gives each Triton product a default tile, which is a bad one, and for some
-# programs finds none at all; as calls of a library all products compile.
+# Without a device nothing can be timed, so XLA gives each Triton product a default tile, which is a bad one, and for
+# some programs finds none at all. As calls of a library all products compile.
 _GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False, "xla_gpu_collect_cost_model_stats": True}
 
-# Bandwidth and memory are those of the data sheets. The clocks follow from the peaks in them: a core of v5e makes 4 x 128 x
-# 128 multiply-accumulates a cycle, one of v6e 4 x 256 x 256, so that 197 and 918 TFLOP/s are 1.5 and 1.75 GHz.
+# Bandwidth and memory are those of the data sheets. The clocks follow from their peaks of 197 and 918 TFLOP/s, if a
+# core makes 4 x 128 x 128 (v5e) or 4 x 256 x 256 (v6e) multiply-accumulates a cycle.
 TARGETS = {
     "v5e": Target("tpu", "v5e:2x2", 819e9, 16 * 2**30, clock_hz=1.5e9),
     "v6e": Target("tpu", "v6e:2x2", 1640e9, 32 * 2**30, clock_hz=1.75e9),

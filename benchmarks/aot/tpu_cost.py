@@ -7,8 +7,9 @@ ESTIMATES = ("estimated_ms",)
 
 
 def cycles(operation: Operation) -> int:
-    """The compiler's estimate for the operation, executed once; 0 for what it does not estimate: copies that run
-    beside other operations, and scalars.
+    """The compiler's estimate for the operation, executed once.
+
+    It is 0 for what the compiler does not estimate: scalars, and copies that run beside other operations.
     """
     found = operation.instruction.attribute(r'"estimated_cycles":"(\d+)"')
     return int(found) if found else 0
