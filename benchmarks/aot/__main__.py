@@ -1,13 +1,13 @@
 """Compiles a program of the project for a TPU or GPU that is not there, and says what the compiler makes of it.
 
-python -m benchmarks.aot --target=v5e|v6e|h100|h200 [--phase=full|kernel|width2|recalibrate|test] [--network=ee_d]
-                         [--width_multiplier=1.0] [--batch_size=200] [--resolution=64] [--top=20] [--hlo=FILE]
-                         [--json=FILE] [--against=FILE]
+python -m benchmarks.aot --target=v5e|v6e|h100|h200 [--phase=full|kernel|depth2|width2|recalibrate|test]
+                         [--network=ee_d] [--width_multiplier=1.0] [--batch_size=200] [--resolution=64]
+                         [--top=20] [--hlo=FILE] [--json=FILE] [--against=FILE]
 
-Activations are bfloat16. `full`, `kernel` and `width2` are steps: of the maximal network, of one and of four subnets
-with a teacher. Recalibration and test have the batch sizes of the settings. The data set is 110,000 images of 64x64.
-Nothing is run: the times are the compilers' estimates, and benchmarks/README.md says how far they can be trusted. The
-extra `aot` installs the compilers.
+Activations are bfloat16. `full`, `kernel`, `depth2` and `width2` are steps: of the maximal network, and of one, two and
+four subnets with a teacher. Recalibration and test have the batch sizes of the settings. The data set is 110,000 images
+of 64x64. Nothing is run: the times are the compilers' estimates, and benchmarks/README.md says how far they can be
+trusted. The extra `aot` installs the compilers.
 """
 
 import argparse
@@ -23,10 +23,11 @@ import jax
 
 from benchmarks.aot import gpu_cost, tables, tpu_cost
 from benchmarks.aot.hlo import Module
-from benchmarks.aot.lowering import NUM_SUBNETS, PHASES, Setting, compile_for, lower
+from benchmarks.aot.lowering import PHASES, Setting, compile_for, lower
 from benchmarks.aot.targets import TARGETS, Target
 from benchmarks.aot.traffic import operations
 from benchmarks.ours import write_json
+from benchmarks.train_step import NUM_SUBNETS
 
 _COSTS: dict[str, Any] = {"tpu": tpu_cost, "gpu": gpu_cost}
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.aot.targets import Target
+from benchmarks.train_step import NUM_SUBNETS
 from ofav2_jax import Dataset, Settings
 from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.model.supernet import variable_shapes
@@ -26,8 +27,6 @@ from ofav2_jax.train.step import StepInputs
 NUM_IMAGES, SIZE, NUM_CLASSES = 110_000, 64, 200
 IMAGE_BYTES = NUM_IMAGES * SIZE * SIZE * 3
 
-# Subnets per step in each phase of training that has a program of its own; phase full trains the maximal network.
-NUM_SUBNETS = {"full": 0, "kernel": 1, "width2": 4}
 PHASES = (*NUM_SUBNETS, "recalibrate", "test")
 
 

@@ -46,8 +46,8 @@ class Target:
     def device(self) -> jax.Device:
         """A description of the device, for which JAX can compile but not run.
 
-        The environment must say JAX_PLATFORMS=cpu before JAX is first used: otherwise JAX looks for the device itself, and
-        does without the compiler if it is not there.
+        The environment must say JAX_PLATFORMS=cpu before JAX is first used. Otherwise JAX looks for the device itself,
+        and leaves out the compiler if the device is not there.
 
         Raises:
             RuntimeError: if the compiler is not installed.
