@@ -264,10 +264,10 @@ def test_figures_and_tables_of_a_program(capsys):
     assert (found["operations"], found["launches"]) == (3, 3)
     assert found["bytes"] == 528 + 12_004 + 24_576
     assert sum(row["bound_ms"] for row in found["parts"]) == pytest.approx(found["bound_ms"]) == pytest.approx(9e-3)
-    assert [row["name"] for row in found["dearest"]["model_ms"]] == ["fusion.1", "custom-call.1"]
+    assert [row["name"] for row in found["most_expensive"]["model_ms"]] == ["fusion.1", "custom-call.1"]
     sizes = {"argument_bytes": 1, "temporary_bytes": 2, "new_result_bytes": 3}
     command.print_results({"setting": {"target": "h100"}, **sizes, **found}, target)
-    assert "the dearest 2 by bound_ms" in capsys.readouterr().out
+    assert "the 2 most expensive by bound_ms" in capsys.readouterr().out
     assert json.loads(json.dumps(found))["bytes"] == found["bytes"]
 
 

@@ -98,7 +98,9 @@ def analysis(text: str, target: Target, top: int, has_teacher: bool) -> dict[str
         "launches": sum(operation.times for operation in executed),
         "loops_of_unknown_length": unknown_loops,
         "parts": tables.by_part(executed, has_teacher),
-        "dearest": {estimate: tables.dearest(executed, estimate, top, has_teacher) for estimate in cost.ESTIMATES},
+        "most_expensive": {
+            estimate: tables.most_expensive(executed, estimate, top, has_teacher) for estimate in cost.ESTIMATES
+        },
     }
 
 
@@ -114,9 +116,9 @@ def print_results(results: dict[str, Any], target: Target) -> None:
     print(f"{'share of memory needed':<28}{needed / target.memory:>18.1%}")
     if results["loops_of_unknown_length"]:
         print(f"counted once: the loops {', '.join(results['loops_of_unknown_length'])}")
-    for estimate, rows in results["dearest"].items():
+    for estimate, rows in results["most_expensive"].items():
         tables.print_parts(results["parts"], estimate)
-        tables.print_dearest(rows, estimate, results[estimate])
+        tables.print_most_expensive(rows, estimate, results[estimate])
 
 
 if __name__ == "__main__":

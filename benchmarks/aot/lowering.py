@@ -104,11 +104,11 @@ class Setting:
     """What is compiled.
 
     Attributes:
-        network: of Table II.
-        width_multiplier: of its channels.
+        network: a network of Table II.
+        width_multiplier: scales the numbers of channels.
         batch_size: images per step.
         resolution: height and width of the images, pixels.
-        evaluation: batch sizes of recalibration and test.
+        evaluation: says the batch sizes of recalibration and test.
     """
 
     network: str = "ee_d"

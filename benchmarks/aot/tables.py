@@ -1,4 +1,4 @@
-"""Sums over the operations of a program, printed: by part of the network and pass, the dearest ones, and ratios."""
+"""Sums over the operations of a program: by part of the network and pass, the most expensive ones, and ratios."""
 
 import re
 from collections import defaultdict
@@ -54,7 +54,7 @@ def part_of(operation: Operation) -> str:
 
 
 def by_part(operations: Sequence[Operation], has_teacher: bool) -> list[dict[str, Any]]:
-    """Sums by part of the network and pass, the dearest first."""
+    """Sums by part of the network and pass, the most expensive first."""
     sums: dict[tuple[str, str], dict[str, Any]] = defaultdict(lambda: defaultdict(float))
     for operation in operations:
         row = sums[part_of(operation), pass_of(operation, has_teacher)]
@@ -66,7 +66,9 @@ def by_part(operations: Sequence[Operation], has_teacher: bool) -> list[dict[str
     return sorted(rows, key=lambda row: -max(value for name, value in row.items() if name.endswith("_ms")))
 
 
-def dearest(operations: Sequence[Operation], estimate: str, count: int, has_teacher: bool) -> list[dict[str, Any]]:
+def most_expensive(
+    operations: Sequence[Operation], estimate: str, count: int, has_teacher: bool
+) -> list[dict[str, Any]]:
     """The operations that take the most time by one of the estimates."""
     first = sorted(operations, key=lambda operation: -operation.ms[estimate])[:count]
     return [
@@ -113,9 +115,9 @@ def _sum(part: dict[str, float]) -> float:
     return sum(part.values())
 
 
-def print_dearest(rows: list[dict[str, Any]], estimate: str, total: float) -> None:
+def print_most_expensive(rows: list[dict[str, Any]], estimate: str, total: float) -> None:
     """Two lines for each operation: what it costs, and where it comes from."""
-    print(f"\nthe dearest {len(rows)} by {estimate}: times, MB read, MB written each time")
+    print(f"\nthe {len(rows)} most expensive by {estimate}: times, MB read, MB written each time")
     for row in rows:
         moved = f"{row['read_bytes'] / 1e6:>9.2f}{row['written_bytes'] / 1e6:>9.2f}"
         share = row[estimate] / (total or 1.0)

@@ -1,4 +1,4 @@
-"""The devices that programs can be compiled for without being there, and what their data sheets say."""
+"""Devices that programs can be compiled for although this machine does not have them, with their data sheets."""
 
 import dataclasses
 import importlib.util
@@ -21,10 +21,10 @@ class Target:
     Attributes:
         platform: "tpu" or "gpu".
         kind: the TPU's topology as libtpu calls it, or the GPU's name.
-        bandwidth: of its memory, bytes/s.
-        memory: bytes.
-        clock_hz: of the TPU's core; the compiler's estimates are cycles of it.
-        options: options of the compiler.
+        bandwidth: bytes per second that its main memory can be read or written at.
+        memory: bytes of its main memory.
+        clock_hz: the clock in which the TPU's compiler estimates; 0 for a GPU.
+        options: compiler options beside those of the product.
     """
 
     platform: str
