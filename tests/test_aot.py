@@ -249,7 +249,7 @@ def test_bound_and_model_of_a_gpu():
         ("jit(f)/jvp()/split", (), "forward", "- parameters"),
         ("jit(f)/add", ("train/optimizer.py:47", "train/step.py:135"), "optimiser", "- rest"),
         ("jit(f)/vmap()/gather", ("data/augment.py:88",), "input", "- rest"),
-        ("args[1].images.images", (), "input", "- rest"),
+        ("args[1].images.images", (), "input", "- images"),
         ("", (), "other", "- rest"),
     ],
 )  # fmt: skip

@@ -46,6 +46,8 @@ def part_of(operation: Operation) -> str:
         what = layer[-1]
     elif "dynamic_index_in_dim" in name or "dynamic_update" in name:
         what = "stacks of the loop"
+    elif ".images" in name:
+        what = "images"
     elif name.endswith("split"):
         what = "parameters"
     else:
