@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 from configs.common import base_config
 from ofav2_jax.checks import did_you_mean, refuse, require_range, require_text
-from ofav2_jax.data.dataset import Dataset
-from ofav2_jax.data.sources import DIGITS, Request, require_allowed
+from ofav2_jax.data.dataset import Dataset, Request
+from ofav2_jax.data.sources import DIGITS, require_allowed
 from ofav2_jax.model.network import network_spec
 from ofav2_jax.run.assembly import dataset_of, with_definite_dtype
 from ofav2_jax.settings.nested import from_nested

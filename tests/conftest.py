@@ -3,6 +3,7 @@
 Compiled programs are dropped after each test module.
 """
 
+import os
 import tempfile
 
 import hypothesis
@@ -12,6 +13,10 @@ import pytest
 from ofav2_jax.runtime import programs
 from tests.helpers import runs
 
+# Compiling takes most of the tests' time; without optimisation it takes half as long. The flag is for what the product
+# compiles without options of its own, and for the processes that tests start.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+programs.compile_quickly()
 jax.config.update("jax_num_cpu_devices", 8)
 
 
@@ -34,8 +39,6 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: _LONGEST.index(groups[item]) if groups[item] in _LONGEST else len(_LONGEST))
 
 
-# Compiling takes most of the tests' time; without optimisation it takes half as long.
-programs.compile_quickly()
 # No deadline, because a slow machine is not a failure.
 hypothesis.settings.register_profile("ofav2_jax", deadline=None)
 hypothesis.settings.load_profile("ofav2_jax")

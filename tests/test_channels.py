@@ -13,7 +13,7 @@ from ofav2_jax.model.cost import Cost, count, num_parameters
 from ofav2_jax.model.network import NETWORKS
 from ofav2_jax.model.sorting import sort_channels
 from ofav2_jax.model.torch_weights import to_torch
-from tests.helpers.programs import masked
+from tests.helpers.programs import masked, quick_jit
 from tests.helpers.reference import DIRECTORY, EXHAUSTIVE, assert_close, images, load, name_of, subnet_of
 
 # Below this relative gap between two importances float32 does not determine their order.
@@ -25,10 +25,13 @@ PHASES = {"none": (), "stage0": (1,), "stage1": (2,), "stage0_then_1": (1, 2)}
 all_networks = pytest.mark.parametrize("network", NETWORKS)
 
 
+quick_sort = quick_jit(sort_channels, static_argnums=(0, 2))
+
+
 def sort(reference, operation):
     variables = reference.variables()
     for width_phase in PHASES[operation]:
-        variables = sort_channels(reference.net(), variables, width_phase)
+        variables = quick_sort(reference.net(), variables, width_phase)
     return variables
 
 
@@ -70,7 +73,7 @@ def test_logits_after_sorting(network):
 @pytest.mark.parametrize("width_phase", [1, 2])
 def test_sorting_permutes_and_keeps_the_maximal_network(width_phase):
     reference = load("ee_dp")
-    before, after = reference.variables(), sort_channels(reference.net(), reference.variables(), width_phase)
+    before, after = reference.variables(), quick_sort(reference.net(), reference.variables(), width_phase)
     assert jax.tree.structure(before) == jax.tree.structure(after)
     changed = 0
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after)):

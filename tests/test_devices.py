@@ -38,7 +38,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_two_processes_train_the_same_parameters_as_one(tmp_path):
+def test_two_processes_of_two_devices_train_the_same_parameters_as_one_device(tmp_path):
     coordinator = f"127.0.0.1:{free_port()}"
     arguments = [[coordinator, "2", str(index), "2", str(tmp_path / "process")] for index in range(2)]
     pair = [
@@ -51,7 +51,7 @@ def test_two_processes_train_the_same_parameters_as_one(tmp_path):
         status, _, err = finish(process)
         assert status == 0, err
     with jax.enable_x64(True):
-        one = steps.train("ofa_mbv3", "masked", jax.devices()[:4], steps.TWO)
+        one = steps.train("ofa_mbv3", "masked", jax.devices()[:1], steps.TWO)
     for index in range(2):
         assert_same(one, dict(np.load(tmp_path / f"process-{index}.npz")))
 

@@ -96,7 +96,8 @@ def test_every_image_counts_once_on_any_number_of_devices(params, scores):
 
 
 def test_streamed_images_score_the_same(params, scores):
-    parts = assembled(2)
+    # With programs of its own: streamed images come in otherwise than resident ones.
+    parts = assembled.__wrapped__(2)
     parts = dataclasses.replace(parts, feed=StreamedImages(parts.dataset, parts.devices))
     streamed = parts.evaluator.score(params, SUBNETS, RESOLUTION, "test")
     resident = evaluator(2).score(params, SUBNETS, RESOLUTION, "test")

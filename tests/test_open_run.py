@@ -1,5 +1,6 @@
 """A run's directory, opened: its networks, data, results, parameters and scores."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -105,6 +106,11 @@ def test_what_cannot_be_opened(uninterrupted, tmp_path):
     (changed / files.DATA).write_text(json.dumps({**data, "pixels_sha256": "0" * 64}))
     with pytest.raises(ValueError, match="belongs to a run on other data: pixels_sha256 differ"):
         _ = ofa.open_run(changed).dataset
+    fewer = dataclasses.replace(ofa.load_dataset("digits"), name="fewer", num_classes=9)
+    with pytest.raises(ValueError, match="on other data: classes, name differ from those of 'fewer' here"):
+        _ = ofa.open_run(uninterrupted[0], dataset=fewer).dataset
+    digits = ofa.load_dataset("digits")
+    assert ofa.open_run(uninterrupted[0], dataset=digits).dataset is digits
     shutil.copy(uninterrupted[0] / files.DATA, changed / files.DATA)
     shutil.rmtree(changed / "phases" / "05-width-2" / "params")
     with pytest.raises(CorruptCheckpointError, match="05-width-2/params cannot be read"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,18 @@ class Dataset:
     splits: dict[str, np.ndarray]
     num_classes: int
     normalisation: Normalisation
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A request for a data set; the fields are arguments of `load_dataset`."""
+
+    name: str
+    seed: int
+    base_resolution: int | None
+    num_classes: int | None
+    data_dir: str | os.PathLike | None
+    archive: str | os.PathLike | None
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:

@@ -7,23 +7,11 @@ from collections.abc import Callable
 import numpy as np
 
 from ofav2_jax.checks import refuse, require_positive, require_text
-from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.data.dataset import Dataset, Request
 from ofav2_jax.data.digits import RESOLUTION as DIGITS_RESOLUTION
 from ofav2_jax.data.digits import load_digits
 
 DIGITS = "digits"
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """A request for a data set; the fields are arguments of `load_dataset`."""
-
-    name: str
-    seed: int
-    base_resolution: int | None
-    num_classes: int | None
-    data_dir: str | os.PathLike | None
-    archive: str | os.PathLike | None
 
 
 def require_allowed(request: Request) -> None:

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,10 @@ class OpenedRun:
         settings: the run's settings.
     """
 
-    def __init__(self, directory: Path, settings: Settings, data_dir: Any, archive: Any):
+    def __init__(self, directory: Path, settings: Settings, load: Callable[[Settings], Dataset]):
         self.directory = directory
         self.settings = settings
-        self._data_dir = data_dir
-        self._archive = archive
+        self._load = load
 
     @property
     def phases(self) -> list[str]:
@@ -55,14 +55,14 @@ class OpenedRun:
         Raises:
             ValueError: if they are not those that the run was started with.
         """
-        dataset = dataset_of(self.settings, self._data_dir, self._archive)
+        dataset = self._load(self.settings)
         recorded = files.read_json(self.directory / files.DATA)
         found = json.loads(json.dumps(fingerprint(dataset)))
         differing = sorted(name for name in recorded if recorded[name] != found.get(name))
         if differing:
             raise ValueError(
-                f"{self.directory} belongs to a run on other data: {', '.join(differing)} differ from what "
-                f"{self.settings.data.dataset!r} gives here"
+                f"{self.directory} belongs to a run on other data: {', '.join(differing)} differ from those of "
+                f"{dataset.name!r} here"
             )
         return dataset
 
@@ -118,7 +118,11 @@ class OpenedRun:
 
 
 def open_run(
-    directory: str | os.PathLike, data_dir: str | os.PathLike | None = None, archive: str | os.PathLike | None = None
+    directory: str | os.PathLike,
+    *,
+    dataset: Dataset | None = None,
+    data_dir: str | os.PathLike | None = None,
+    archive: str | os.PathLike | None = None,
 ) -> OpenedRun:
     """Opens the directory of a run that is finished, stopped or under way.
 
@@ -126,6 +130,7 @@ def open_run(
 
     Args:
         directory: the run's directory.
+        dataset: the images, if the run was started with a data set of one's own, which has no name to load it by.
         data_dir: the directory of prepared data sets, if the run's data set is there; see `load_dataset`.
         archive: a local copy of Tiny ImageNet's archive; see `load_dataset`.
 
@@ -141,4 +146,5 @@ def open_run(
         settings = from_nested(Settings, values)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file} does not hold a run's settings: {error}") from error
-    return OpenedRun(path, settings, data_dir, archive)
+    load = functools.partial(dataset_of, data_dir=data_dir, archive=archive)
+    return OpenedRun(path, settings, load if dataset is None else lambda _: dataset)

@@ -87,11 +87,12 @@ class EpochRunner:
         spec = settings.phases[phase]
         order = epoch_order(self.dataset.splits["train"], settings.seed, phase, first_step // per_epoch)
         batches = order[: per_epoch * settings.batch_size].reshape(per_epoch, len(self.devices), -1)
+        of_phase = jax.random.fold_in(jax.random.key(settings.seed), phase)
         for number in range(first_step, (first_step // per_epoch + 1) * per_epoch):
             rate = learning_rate(spec, number, per_epoch, settings.warmup_learning_rate)
             rng = np.random.default_rng([settings.seed, phase, number, _RESOLUTION])
             resolution = int(rng.choice(settings.resolutions))
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(settings.seed), phase), number)
+            key = jax.random.fold_in(of_phase, number)
             choices = None
             if not spec.is_full:
                 choices = self.engine.draw(jax.random.fold_in(key, _SUBNETS), space, spec.num_subnets)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from ofav2_jax.checks import require_among
 from ofav2_jax.ops.ensemble import weighted_sum
 from ofav2_jax.settings.exit_weights import ensemble_weights
 from ofav2_jax.settings.recipe import Recipe
@@ -48,6 +49,7 @@ class Objective:
     @classmethod
     def student(cls, recipe: Recipe) -> "Objective":
         """All other phases: each subnet's own exit learns from the labels and from the teacher's ensemble (ENS-KD)."""
+        require_among("recipe.distillation", recipe.distillation, tuple(DISTILLATIONS))
         distillation = DISTILLATIONS[recipe.distillation]
 
         def losses(logits, labels, teacher_logits):
