@@ -24,7 +24,7 @@ from tests.helpers.structure import ROOT
 TPU_PROGRAM = """HloModule jit_step, is_scheduled=true
 
 FileNames
-1 "/opt/lib/flax.py"
+1 "/usr/lib/flax.py"
 2 "/home/me/ofav2_jax/model/stage.py"
 3 "/home/me/ofav2_jax/train/step.py"
 
