@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from ofav2_jax.ops import depthwise
+from ofav2_jax.ops.backend import BACKENDS, traced_for
 
 FORMULATIONS = {"shifts": depthwise._by_shifts, "matrix": depthwise._by_matrix}
 
@@ -38,6 +39,20 @@ def test_equals_the_plain_definition(formulation, height, k, stride):
         ours, theirs = (
             jax.jit(lambda x, kernel, f=f: values_and_gradients(lambda a, b: f(a, b, stride), x, kernel))(x, kernel)
             for f in (FORMULATIONS[formulation], plain)
+        )
+    for a, b in zip(ours, theirs):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("size", [4, 16, 24])
+def test_every_backends_choice_equals_the_plain_definition(backend, size):
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True), traced_for(backend):
+        x, kernel = (jnp.asarray(rng.normal(size=shape)) for shape in ((2, 2, size, size, 3), (2, 2, 5, 5)))
+        ours, theirs = (
+            jax.jit(lambda x, kernel, f=f: values_and_gradients(lambda a, b: f(a, b, 1), x, kernel))(x, kernel)
+            for f in (depthwise.depthwise_conv, plain)
         )
     for a, b in zip(ours, theirs):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)

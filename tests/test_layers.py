@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ofav2_jax.ops import batch_norm
 from ofav2_jax.ops.activations import ACTIVATIONS, DERIVATIVES
+from ofav2_jax.ops.backend import BACKENDS, traced_for
 from ofav2_jax.ops.choose import pick
 
 
@@ -28,3 +30,28 @@ def test_each_subnet_gets_its_option_and_its_gradient_goes_there():
     for key, gradient in gradients.items():
         expected = sum((weights[s] for s, c in enumerate(choice) if c == key), jnp.zeros((2, 3)))
         np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
+def plain_batch_norm(x, scale, bias, activation):
+    mean = x.mean((2, 3, 4), keepdims=True)
+    var = jnp.square(x - mean).mean((2, 3, 4), keepdims=True)
+    unit = (x - mean) / jnp.sqrt(var + batch_norm.EPSILON)
+    return ACTIVATIONS[activation](scale[:, None, None, None, None] * unit + bias[:, None, None, None, None])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_batch_norm_equals_the_plain_definition(backend, activation):
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True), traced_for(backend):
+        x, weights = (jnp.asarray(rng.normal(size=(3, 2, 4, 5, 6))) for _ in range(2))
+        scale, bias = jnp.asarray(rng.uniform(0.5, 2, 3)), jnp.asarray(rng.normal(size=3))
+
+        def ours(x, scale, bias):
+            return jnp.sum(weights * batch_norm.normalise_by_batch(x, scale, bias, activation, None)[0])
+
+        def plain(x, scale, bias):
+            return jnp.sum(weights * plain_batch_norm(x, scale, bias, activation))
+
+        results = [jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2)))(x, scale, bias) for f in (ours, plain)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), *results)

@@ -27,6 +27,14 @@ IN_FLOAT64 = tuple(NETWORKS) if EXHAUSTIVE else ("ee_dp",)
 all_networks = pytest.mark.parametrize("network", NETWORKS)
 
 
+@pytest.fixture(autouse=True)
+def _forget_programs_of_each_test():
+    """All cases together have more programs than a process can hold, see conftest.py."""
+    yield
+    if EXHAUSTIVE:
+        jax.clear_caches()
+
+
 def choices_of(cases):
     return Choices.stack([subnet_of(case) for case in cases])
 

@@ -12,6 +12,7 @@ from ofav2_jax import Choices, SearchSpace, Subnet, SuperNet, forward, forward_e
 from ofav2_jax.model import stage
 from ofav2_jax.model.network import NETWORKS
 from ofav2_jax.model.supernet import variable_shapes
+from ofav2_jax.ops.backend import traced_for
 from tests.helpers.programs import masked, quick_jit, static
 from tests.helpers.reference import EARLY_EXIT_NETWORKS
 
@@ -84,6 +85,21 @@ def test_masked_gradient_is_the_sum_of_static_ones():
         of_one = quick_jit(jax.grad(loss), static_argnums=1)
         parts = [of_one(variables["params"], subnet, w) for subnet, w in zip(subnets, weights)]
         jax.tree.map(assert_same, gradient, jax.tree.map(lambda *values: sum(values), *parts))
+
+
+def test_formulations_of_a_tpu_give_the_same_gradient():
+    with jax.enable_x64(True):
+        net = small_net("ee_d", jnp.float64)
+        variables, choices = random_variables(net, jnp.float64), Choices.stack(sampled(net, seed=3))
+
+        def gradient(backend):
+            def loss(params):
+                return jnp.sum(jnp.tanh(net.apply({"params": params}, IMAGES, choices, train=True)))
+
+            with traced_for(backend):
+                return quick_jit(jax.grad(loss))(variables["params"])
+
+        jax.tree.map(assert_same, gradient("tpu"), gradient("cpu"))
 
 
 def operations(jaxpr):

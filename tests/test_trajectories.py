@@ -57,7 +57,7 @@ class Replay:
         self.recipe, self.step_of, self.unpack = settings.recipe, parts.engine, jax.jit(parts.step.packing.unpack)
         weights = load_file(_RECORDED.parent / f"{name_of(network)}.safetensors")
         self.params = load_torch({name: v.astype(np.float64) for name, v in weights.items()}, self.net)["params"]
-        self.images = replicate(Images(self.inputs["images"].astype(np.float64), labels), self.devices)
+        self.images = replicate(Images.of(self.inputs["images"].astype(np.float64), labels), self.devices)
 
     def start(self, params, width_phase):
         arrays = arrays_at_start(params, self.net, self.recipe, width_phase)

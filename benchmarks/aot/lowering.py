@@ -16,6 +16,7 @@ from benchmarks.train_step import NUM_SUBNETS
 from ofav2_jax import Dataset, Settings
 from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.model.supernet import variable_shapes
+from ofav2_jax.ops.backend import traced_for
 from ofav2_jax.run.assembly import Assembly, assemble
 from ofav2_jax.runtime.feed import Images
 from ofav2_jax.runtime.programs import Programs, compiler_options
@@ -92,7 +93,7 @@ class DescribedImages:
 
     def __init__(self, dataset: Dataset, programs: Programs):
         self._programs = programs
-        self._data = programs.replicate(Images(dataset.images, dataset.labels))
+        self._data = programs.replicate(Images.of(dataset.images, dataset.labels))
 
     def batch(self, indices: np.ndarray) -> tuple[Images, Any]:
         """See `ImageFeed`."""
@@ -131,7 +132,7 @@ def lower(setting: Setting, phase: str, target: Target) -> tuple[jax.stages.Lowe
     """
     programs = CompileOnlyPrograms([target.device()])
     parts = _assembled(setting, programs)
-    with _whole_tracebacks():
+    with traced_for(target.platform), _whole_tracebacks():
         if phase in NUM_SUBNETS:
             _step(parts, NUM_SUBNETS[phase], setting)
         else:
@@ -154,8 +155,10 @@ def _whole_tracebacks() -> Iterator[None]:
 
 def compile_for(target: Target, lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, float]:
     """Compiles a program with the options of the product and of the target; also returns the processor seconds."""
+    with traced_for(target.platform):
+        options = {**compiler_options(), **target.options}
     started = processor_seconds()
-    compiled = lowered.compile({**compiler_options(target.platform), **target.options})
+    compiled = lowered.compile(options)
     return compiled, processor_seconds() - started
 
 

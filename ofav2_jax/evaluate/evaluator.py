@@ -186,10 +186,11 @@ class Evaluator:
 
     def _program(self, in_axes, resolution):
         def function(params, stats, choices, images, indices, counted):
-            pixels = augment.eval_images(images.images[indices], resolution, self._dataset.normalisation)
+            pixels, labels = images.batch(indices)
+            pixels = augment.eval_images(pixels, resolution, self._dataset.normalisation)
             logits = self._net.apply({"params": params, "batch_stats": stats}, pixels, choices, all_exits=True)
             logits = jnp.concatenate([logits, weighted_sum(self._output_weights, logits)[None]])
-            rank = label_rank(logits, images.labels[indices])
+            rank = label_rank(logits, labels)
             return lax.psum(jnp.stack([jnp.sum((rank < k) & counted, axis=-1) for k in (1, 5)]), AXIS)
 
         return self._programs.pmap(function, in_axes, None)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ofav2_jax.ops.activations import ACTIVATIONS, DERIVATIVES
+from ofav2_jax.ops.backend import backend
 from ofav2_jax.ops.saved import saved_residual
 
 EPSILON = 1e-5
@@ -54,24 +55,49 @@ def normalise_by_batch(x, scale, bias, activation, axis_name):
     return _normalise_by_batch_fwd(x, scale, bias, activation, axis_name)[0]
 
 
+def _passes_apart(*arrays):
+    """Keeps an accelerator's compiler from merging the passes over activations before and after this point.
+
+    Merged passes share a float32 copy of bfloat16 activations in memory, which costs more traffic than converting them
+    in each pass. A CPU computes in float32 anyway.
+    """
+    return arrays if backend() == "cpu" else lax.optimization_barrier(arrays)
+
+
 def _normalise_by_batch_fwd(x, scale, bias, activation, axis_name):
+    (x,) = _passes_apart(x)
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = _average(wide, axis_name)
     # The variance takes a second pass, because E[x^2] - E[x]^2 cancels where the mean is large.
     var = _average(jnp.square(wide - along_channels(mean, x)), axis_name)
     mean, inverse_std = saved_residual(mean), saved_residual(lax.rsqrt(var + EPSILON))
+    x, mean, inverse_std = _passes_apart(x, mean, inverse_std)
+    wide = x.astype(mean.dtype)
     y = ACTIVATIONS[activation](normalise(wide, mean, inverse_std, scale, bias)).astype(x.dtype)
     return (y, mean, var), (x, scale, bias, mean, inverse_std)
 
 
 def _normalise_by_batch_bwd(activation, axis_name, residuals, cotangents):
     x, scale, bias, mean, inverse_std = residuals
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    unit = (wide - along_channels(mean, x)) * along_channels(inverse_std, x)
-    z = unit * along_channels(scale, x) + along_channels(bias, x)
-    dz = cotangents[0].astype(wide.dtype) * DERIVATIVES[activation](z)
-    # The two sums are one array [2 C, S], so that each operation on them, such as the mean over devices, is one.
-    sums = jnp.sum(jnp.concatenate([dz, dz * unit]), axis=(2, 3, 4))
+    x, dy = _passes_apart(x, cotangents[0])
+
+    def before_activation(x, dy):
+        """The gradient before the activation, and the normalised x, in float32 or wider."""
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        unit = (wide - along_channels(mean, x)) * along_channels(inverse_std, x)
+        z = unit * along_channels(scale, x) + along_channels(bias, x)
+        return dy.astype(wide.dtype) * DERIVATIVES[activation](z), unit
+
+    dz, unit = before_activation(x, dy)
+    if backend() == "cpu":
+        # The two sums are one array [2 C, S], so that each operation on them, such as the mean over devices, is one.
+        sums = jnp.sum(jnp.concatenate([dz, dz * unit]), axis=(2, 3, 4))
+    else:
+        # An accelerator would write the concatenated activations to memory. Everything is then computed once more from
+        # x and dy, see `_passes_apart`; nor may the sums over subnets below become a pass of their own.
+        sums = jnp.concatenate([jnp.sum(values, axis=(2, 3, 4)) for values in (dz, dz * unit)])
+        x, dy, sums = _passes_apart(x, dy, sums)
+        dz, unit = before_activation(x, dy)
     through_mean, through_std = jnp.split(_over_devices(sums / math.prod(x.shape[2:]), axis_name), 2)
     dx = (dz - along_channels(through_mean, x) - unit * along_channels(through_std, x)) * along_channels(
         scale[:, None] * inverse_std, x

@@ -16,8 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# Above this many (input pixel, output pixel) pairs a dense matrix per channel costs more than it saves.
-_MAX_MATRIX_SIZE = 16384
+from ofav2_jax.ops.backend import backend
+
+# Above so many (input pixel, output pixel) pairs a dense matrix per channel costs more than it saves. On a CPU that was
+# measured. For accelerators it is their compilers' estimate (`benchmarks/README.md`): k * k shifted products are bound
+# by instructions there, while products of matrices are what these devices are built for.
+_MAX_MATRIX_SIZE = {"cpu": 2**14, "gpu": 2**18, "tpu": 2**20}
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -33,7 +37,7 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """
     height, width = x.shape[2:4]
     size = height * width * _out_size(height, stride) * _out_size(width, stride)
-    if size > _MAX_MATRIX_SIZE:
+    if size > _MAX_MATRIX_SIZE.get(backend(), 2**14):
         return _by_shifts(x, kernel, stride)
     return _by_matrix(jnp.broadcast_to(x, (*kernel.shape[:2], *x.shape[2:])), kernel, stride)
 

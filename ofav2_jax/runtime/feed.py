@@ -18,13 +18,27 @@ _FOR_IMAGES = 0.25
 class Images:
     """The images and labels from which a program reads a batch.
 
+    An image is one row. A TPU would lay images [N, H, W, 3] out anew in every step, the whole data set, before it can
+    gather a few of them; rows it gathers as they lie.
+
     Attributes:
-        images: uint8 [N, H, W, 3], replicated on every device; or [devices, N, H, W, 3], sharded over the devices.
+        rows: uint8 [N, H * W * 3], replicated on every device; or [devices, N, H * W * 3], sharded over the devices.
         labels: int32 [N] or [devices, N], likewise.
+        shape: of one image, (H, W, 3).
     """
 
-    images: Any
+    rows: Any
     labels: Any
+    shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
+
+    @classmethod
+    def of(cls, images: np.ndarray, labels: np.ndarray) -> "Images":
+        """Images [N, H, W, 3] as rows; no copy is made."""
+        return cls(images.reshape(len(images), -1), labels, images.shape[1:])
+
+    def batch(self, places: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The images [B, H, W, 3] and the labels [B] at these places, int [B]."""
+        return self.rows[places].reshape(-1, *self.shape), self.labels[places]
 
     @property
     def mapped_axis(self) -> int | None:
@@ -51,7 +65,7 @@ class ResidentImages:
 
     def __init__(self, dataset: Dataset, devices: Sequence[jax.Device]):
         self._devices = devices
-        self._data = replicate(Images(dataset.images, dataset.labels), devices)
+        self._data = replicate(Images.of(dataset.images, dataset.labels), devices)
 
     def batch(self, indices: np.ndarray) -> tuple[Images, jax.Array]:
         """See `ImageFeed`."""
@@ -63,7 +77,7 @@ class StreamedImages:
 
     def __init__(self, dataset: Dataset, devices: Sequence[jax.Device]):
         self._devices = devices
-        self._dataset = dataset
+        self._all = Images.of(dataset.images, dataset.labels)
 
     def batch(self, indices: np.ndarray) -> tuple[Images, jax.Array]:
         """See `ImageFeed`."""
@@ -77,7 +91,7 @@ class StreamedImages:
             return jax.make_array_from_callback((*indices.shape, *source.shape[1:]), sharding, rows)
 
         places = np.broadcast_to(np.arange(indices.shape[1], dtype=np.int32), indices.shape)
-        images = Images(read(self._dataset.images), read(self._dataset.labels))
+        images = Images(read(self._all.rows), read(self._all.labels), self._all.shape)
         return images, shard(places, self._devices)
 
 

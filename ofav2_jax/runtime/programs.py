@@ -12,14 +12,19 @@ from typing import Any
 import jax
 import numpy as np
 
+from ofav2_jax.ops.backend import backend
 from ofav2_jax.runtime import processes
 from ofav2_jax.runtime.sharding import AXIS, replicate, shard
 from ofav2_jax.runtime.trace_cache import TraceCache
 
-# Options for CPUs. They are given per program, because a global XLA_FLAGS entry that an XLA version does not know
+# Options by backend. They are given per program, because a global XLA_FLAGS entry that an XLA version does not know
 # aborts the process; an option that this version does not know is left out.
-_FAST_TO_RUN = {"xla_cpu_use_fusion_emitters": True}
-_FAST_TO_COMPILE = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
+_FAST_TO_RUN = {
+    "cpu": {"xla_cpu_use_fusion_emitters": True},
+    # Otherwise XLA drops the rounding to bfloat16 where float32 follows, and writes activations in float32.
+    "gpu": {"xla_allow_excess_precision": False},
+}
+_FAST_TO_COMPILE = {"cpu": {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}}
 _quickly = False
 
 
@@ -32,28 +37,18 @@ def _is_known(option: str, value: Any) -> bool:
     return True
 
 
-def _known(options: dict[str, Any], platform: str | None) -> dict[str, Any]:
-    if (platform or jax.default_backend()) != "cpu":
-        return {}
-    return {option: value for option, value in options.items() if _is_known(option, value)}
+def _known(options: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {option: value for option, value in options.get(backend(), {}).items() if _is_known(option, value)}
 
 
-def compiler_options(platform: str | None = None) -> dict[str, Any]:
-    """Compiler options of a run's programs: on CPUs they run in a quarter less time and compile in a third more.
-
-    Args:
-        platform: "cpu", "gpu" or "tpu"; None: the one that this process runs on.
-    """
-    return quick_compiler_options(platform) if _quickly else _known(_FAST_TO_RUN, platform)
+def compiler_options() -> dict[str, Any]:
+    """Compiler options for `backend()`; on CPUs, programs run in a quarter less time and compile in a third more."""
+    return quick_compiler_options() if _quickly else _known(_FAST_TO_RUN)
 
 
-def quick_compiler_options(platform: str | None = None) -> dict[str, Any]:
-    """Compiler options for programs that run once: on CPUs they compile in a quarter of the time.
-
-    Args:
-        platform: see `compiler_options`.
-    """
-    return _known(_FAST_TO_COMPILE, platform)
+def quick_compiler_options() -> dict[str, Any]:
+    """Compiler options for programs that run once: on CPUs they compile in a quarter of the time."""
+    return _known(_FAST_TO_COMPILE)
 
 
 def compile_quickly() -> None:

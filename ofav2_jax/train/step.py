@@ -156,10 +156,8 @@ class TrainStep:
 
     def load(self, inputs: StepInputs, keys: jax.Array, resolution: int) -> Batch:
         """Reads this device's images, augments them with `keys` [B], and computes the teacher's logits."""
-        images = augment.train_images(
-            inputs.images.images[inputs.indices], keys, resolution, self.recipe.augmentation, self._normalisation
-        )
-        labels = inputs.images.labels[inputs.indices]
+        pixels, labels = inputs.images.batch(inputs.indices)
+        images = augment.train_images(pixels, keys, resolution, self.recipe.augmentation, self._normalisation)
         return Batch(images, labels, None if inputs.teacher is None else self.teacher_logits(inputs.teacher, images))
 
     def teacher_logits(self, teacher: Params, images: jax.Array) -> jax.Array:
