@@ -342,13 +342,11 @@ def test_no_kernel_of_a_gpu_touches_all_images():
     assert [o.instruction.name for o in operations.values() if max(o.read, o.written) >= IMAGE_BYTES] == []
 
 
-@pytest.mark.xfail(strict=True, reason="each step copies the data set into the layout that its gather wants")
 def test_no_operation_of_a_tpu_touches_all_images():
     operations, _, _ = executed(compiled("v5e", "full")[1])
     assert [o.instruction.name for o in operations.values() if max(o.read, o.written) >= IMAGE_BYTES] == []
 
 
-@pytest.mark.xfail(strict=True, reason="batch norm's backward pass writes activations in float32 before its sums")
 def test_no_activation_is_copied_to_float32_on_a_tpu():
     _, text = compiled("v5e", "full")
     assert traffic.float32_copies(hlo.Module(text), TINY.batch_size) == []
