@@ -27,7 +27,7 @@ from ofav2_jax.model.supernet import SuperNet
 from ofav2_jax.ops.ensemble import weighted_sum
 from ofav2_jax.runtime.feed import ImageFeed
 from ofav2_jax.runtime.programs import Programs
-from ofav2_jax.runtime.sharding import AXIS, replicate, shard
+from ofav2_jax.runtime.sharding import AXIS
 from ofav2_jax.settings.exit_weights import ensemble_weights
 from ofav2_jax.settings.settings import Settings
 
@@ -116,7 +116,7 @@ class Evaluator:
                 unknown split, or `subnets` that are a single Subnet or str.
         """
         subnets = self._required(subnets, resolution, split)
-        params = replicate(params, self._programs.devices)
+        params = self._programs.replicate(params)
         trunks = list(dict.fromkeys(dataclasses.replace(s, height=_MAX_HEIGHT) for s in subnets))
         correct = {}
         per_pass = self._settings.evaluation.subnets_per_pass
@@ -154,8 +154,7 @@ class Evaluator:
         self, params: Params, trunks: Sequence[Subnet], resolution: int, split: str
     ) -> tuple[np.ndarray, np.ndarray]:
         """Counts the correct predictions, top-1 and top-5: int [exits + 1, S] each, the ensemble in the last row."""
-        devices = self._programs.devices
-        choices = replicate(Choices.stack(trunks), devices)
+        choices = self._programs.replicate(Choices.stack(trunks))
         stats = self.recalibration(params, choices, resolution)
         total = 0
         for indices, counted in self.batches(split):
@@ -165,7 +164,7 @@ class Evaluator:
                 f"test {len(trunks)}",
                 resolution,
                 functools.partial(self._program, axes),
-                *(params, stats, choices, images, places, shard(counted, devices)),
+                *(params, stats, choices, images, places, self._programs.shard(counted)),
             )
         top1, top5 = np.asarray(total)
         return top1, top5

@@ -13,7 +13,6 @@ from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.packing import Params
 from ofav2_jax.model.supernet import SuperNet
 from ofav2_jax.runtime.programs import Programs
-from ofav2_jax.runtime.sharding import replicate
 from ofav2_jax.settings.recipe import Augmentation, Evaluation
 
 # Keeps the random numbers drawn here apart from those of all other uses of a run's seed.
@@ -77,7 +76,7 @@ class Recalibration:
         self._augmentation = augmentation
         self._normalisation = dataset.normalisation
         self._programs = programs
-        self._images = replicate(dataset.images[self.indices], programs.devices)
+        self._images = programs.replicate(dataset.images[self.indices])
         self._key = jax.random.fold_in(jax.random.key(seed), _TAG)
 
     def __call__(self, params: Params, choices: Choices, resolution: int) -> dict[str, Any]:

@@ -65,7 +65,13 @@ class Assembly:
 
 
 def assemble(
-    settings: Settings, dataset: Dataset, devices: Sequence[jax.Device] | None = None, *, net: SuperNet | None = None
+    settings: Settings,
+    dataset: Dataset,
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    net: SuperNet | None = None,
+    programs: Programs | None = None,
+    feed: ImageFeed | None = None,
 ) -> Assembly:
     """Makes all objects of a run; nothing is compiled, nothing is written.
 
@@ -74,6 +80,8 @@ def assemble(
         dataset: the run's data set.
         devices: the devices to use, those of other processes included; None: all that JAX sees.
         net: another supernet for the same subnets, for instance in float64; None: the supernet of the settings.
+        programs: compiles programs for these devices in another way; None: `Programs`.
+        feed: makes the images available to these devices in another way; None: `image_feed` chooses.
 
     Raises:
         ValueError: see `require_fit`.
@@ -84,8 +92,9 @@ def assemble(
     if net is None:
         dtype = jnp.dtype(settings.dtype)
         net = SuperNet(settings.network, settings.width_multiplier, dataset.num_classes, dtype=dtype)
-    traces = beside_compiled_programs(devices, net, settings.recipe, dataset.normalisation)
-    programs = Programs(devices, settings.resolutions, traces)
+    if programs is None:
+        traces = beside_compiled_programs(devices, net, settings.recipe, dataset.normalisation)
+        programs = Programs(devices, settings.resolutions, traces)
     # A single device gets no axis and thus no sums over devices, which would still be operations.
     net = net.clone(axis_name=AXIS if len(devices) > 1 else None)
     step = TrainStep(net, settings.recipe, dataset.normalisation, programs)
@@ -96,7 +105,7 @@ def assemble(
         net=net,
         space=SearchSpace(net),
         programs=programs,
-        feed=image_feed(dataset, devices),
+        feed=image_feed(dataset, devices) if feed is None else feed,
         step=step,
         engine=ENGINES[settings.engine](step),
     )

@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import numpy as np
 
+from ofav2_jax.ops.backend import backend
 from ofav2_jax.runtime import processes
-from ofav2_jax.runtime.sharding import AXIS
+from ofav2_jax.runtime.sharding import AXIS, replicate, shard
 from ofav2_jax.runtime.trace_cache import TraceCache
 
 # Options by backend. They are given per program, because a global XLA_FLAGS entry that an XLA version does not know
@@ -36,12 +38,11 @@ def _is_known(option: str, value: Any) -> bool:
 
 
 def _known(options: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    of_backend = options.get(jax.default_backend(), {})
-    return {option: value for option, value in of_backend.items() if _is_known(option, value)}
+    return {option: value for option, value in options.get(backend(), {}).items() if _is_known(option, value)}
 
 
 def compiler_options() -> dict[str, Any]:
-    """Compiler options for this backend; on CPUs, programs run in a quarter less time and compile in a third more."""
+    """Compiler options for `backend()`; on CPUs, programs run in a quarter less time and compile in a third more."""
     return quick_compiler_options() if _quickly else _known(_FAST_TO_RUN)
 
 
@@ -70,6 +71,10 @@ def _no_garbage_collection() -> Iterator[None]:
 
 class Programs:
     """The compiled programs of a run. Programs that differ in the resolution only are compiled in parallel.
+
+    A subclass can compile the same programs for devices that this machine does not have: everything that needs the
+    devices themselves is in `run`, `run_single`, `replicate` and `shard`. `lower` and `pmap` need only their
+    descriptions, and shapes of the arguments.
 
     Args:
         devices: the run's devices, those of other processes included.
@@ -106,6 +111,14 @@ class Programs:
         """
         return jax.pmap(function, axis_name=AXIS, in_axes=in_axes, out_axes=out_axes, devices=self.devices)
 
+    def replicate(self, tree: Any) -> Any:
+        """Puts a copy of every array on every device of the run; see `sharding.replicate`."""
+        return replicate(tree, self.devices)
+
+    def shard(self, array: np.ndarray) -> jax.Array:
+        """Shards an array [devices, ...] over the devices of the run; see `sharding.shard`."""
+        return shard(array, self.devices)
+
     def run(
         self, name: str, resolution: int, make: Callable[[int], Any], *args: Any, donate: tuple[int, ...] = ()
     ) -> Any:
@@ -132,7 +145,7 @@ class Programs:
             start = time.perf_counter()
             with _no_garbage_collection():
                 lowered = {
-                    (name, variant): self._lower(f"{name} at {variant}", make(variant), donate, args)
+                    (name, variant): self.lower(f"{name} at {variant}", make(variant), donate, args)
                     for variant in variants
                 }
             # Threads help, because XLA compiles a program for a CPU in a single one.
@@ -143,7 +156,15 @@ class Programs:
             processes.barrier()
         return self._compiled[name, resolution](*args)
 
-    def _lower(self, name, function, donate, args):
+    def lower(self, name: str, function: Callable, donate: tuple[int, ...], args: Sequence[Any]) -> jax.stages.Lowered:
+        """Traces and lowers a function without running it; see `TraceCache.lower`.
+
+        Args:
+            name: the program's name; the same name and shapes always stand for the same function.
+            function: the function, which may be pmapped.
+            donate: positions of the arguments that the program may overwrite.
+            args: the function's arguments, or their shapes.
+        """
         if self._traces is None:
             return jax.jit(function, donate_argnums=donate).lower(*args)
         return self._traces.lower(name, function, donate, args)

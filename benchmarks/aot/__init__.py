@@ -1,0 +1,1 @@
+"""What the compilers for TPUs and GPUs make of the project's programs, on a machine that has neither."""

@@ -1,0 +1,352 @@
+"""`benchmarks.aot`: what it reads out of compiled programs; small programs for devices that are not here."""
+
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.aot import __main__ as command
+from benchmarks.aot import gpu_cost, hlo, tables, tpu_cost, traffic
+from benchmarks.aot.lowering import IMAGE_BYTES, CompileOnlyPrograms, Setting, lower
+from benchmarks.aot.targets import TARGETS, Target
+from ofav2_jax.settings.recipe import Evaluation
+from tests.helpers.structure import ROOT
+
+# A loop of 3 in one of 5, whose condition says so in its metadata or in a constant, as libtpu writes them.
+TPU_PROGRAM = """HloModule jit_step, is_scheduled=true
+
+FileNames
+1 "/usr/lib/flax.py"
+2 "/home/me/ofav2_jax/model/stage.py"
+3 "/home/me/ofav2_jax/train/step.py"
+
+FunctionNames
+1 "f"
+
+FileLocations
+1 {file_name_id=3 function_name_id=1 line=200 end_line=200 column=4 end_column=9}
+2 {file_name_id=1 function_name_id=1 line=11 end_line=11 column=4 end_column=9}
+3 {file_name_id=2 function_name_id=1 line=85 end_line=85 column=4 end_column=9}
+
+StackFrames
+1 {file_location_id=1 parent_frame_id=1}
+2 {file_location_id=2 parent_frame_id=2}
+3 {file_location_id=3 parent_frame_id=3}
+
+%fused_slice (param_0: bf16[5,8,128], param_1: s32[]) -> bf16[8,128] {
+  %param_0 = bf16[5,8,128]{2,1,0:T(8,128)(2,1)} parameter(0)
+  %param_1 = s32[]{:T(128)} parameter(1)
+  %constant.1 = s32[]{:T(128)} constant(0)
+  %dynamic-slice.1 = bf16[1,8,128]{2,1,0:T(8,128)(2,1)} dynamic-slice(%param_0, %param_1, %constant.1, %constant.1), dynamic_slice_sizes={1,8,128}
+  ROOT %bitcast.1 = bf16[8,128]{1,0:T(8,128)(2,1)} bitcast(%dynamic-slice.1)
+}
+
+%fused_convert (param_0.1: bf16[4,1,2,2,3]) -> f32[4,1,2,2,3] {
+  %param_0.1 = bf16[4,1,2,2,3]{0,4,3,2,1:T(4,128)(2,1)S(1)} parameter(0)
+  %convert.1 = f32[4,1,2,2,3]{0,4,3,2,1:T(4,128)S(1)} convert(%param_0.1), metadata={op_name="jit(f)/jvp(SuperNet)/stage_1/expand_bn/convert_element_type" stack_frame_id=3}
+  ROOT %copy.1 = f32[4,1,2,2,3]{4,0,3,2,1:T(4,128)} copy(%convert.1)
+}
+
+%inner_condition (arg: (s32[], bf16[5,8,128])) -> pred[] {
+  %arg = (s32[]{:T(128)}, bf16[5,8,128]{2,1,0:T(8,128)(2,1)}) parameter(0)
+  %get-tuple-element.1 = s32[]{:T(128)} get-tuple-element(%arg), index=0
+  %constant.2 = s32[]{:T(128)} constant(3)
+  ROOT %lt.1 = pred[]{:T(512)} compare(%get-tuple-element.1, %constant.2), direction=LT
+}
+
+%inner_body (arg.1: (s32[], bf16[5,8,128])) -> (s32[], bf16[5,8,128]) {
+  %arg.1 = (s32[]{:T(128)}, bf16[5,8,128]{2,1,0:T(8,128)(2,1)}) parameter(0)
+  %get-tuple-element.2 = s32[]{:T(128)} get-tuple-element(%arg.1), index=0
+  %get-tuple-element.3 = bf16[5,8,128]{2,1,0:T(8,128)(2,1)} get-tuple-element(%arg.1), index=1
+  %fusion.1 = bf16[8,128]{1,0:T(8,128)(2,1)S(1)} fusion(%get-tuple-element.3, %get-tuple-element.2), kind=kLoop, calls=%fused_slice, metadata={op_name="jit(f)/transpose(jvp(SuperNet))/stage_2/while/body/jit(dynamic_index_in_dim)/dynamic_slice" stack_frame_id=2}, backend_config={"window_config":{"estimated_cycles":"100","iteration_bounds":["1"]}}
+  ROOT %tuple.1 = (s32[]{:T(128)}, bf16[5,8,128]{2,1,0:T(8,128)(2,1)}) tuple(%get-tuple-element.2, %get-tuple-element.3)
+}
+
+%outer_condition (arg.2: (s32[], bf16[5,8,128])) -> pred[] {
+  %arg.2 = (s32[]{:T(128)}, bf16[5,8,128]{2,1,0:T(8,128)(2,1)}) parameter(0)
+  ROOT %constant.3 = pred[]{:T(512)} constant(true)
+}
+
+%outer_body (arg.3: (s32[], bf16[5,8,128])) -> (s32[], bf16[5,8,128]) {
+  %arg.3 = (s32[]{:T(128)}, bf16[5,8,128]{2,1,0:T(8,128)(2,1)}) parameter(0)
+  ROOT %while.1 = (s32[]{:T(128)}, bf16[5,8,128]{2,1,0:T(8,128)(2,1)}) while(%arg.3), condition=%inner_condition, body=%inner_body
+}
+
+ENTRY %main (images: u8[10,3], state: (s32[], bf16[5,8,128]), small: bf16[4,1,2,2,3]) -> u8[10,3] {
+  %images = u8[10,3]{0,1:T(8,128)(4,1)} parameter(0), metadata={op_name="args[1].images.images"}
+  %state = (s32[]{:T(128)}, bf16[5,8,128]{2,1,0:T(8,128)(2,1)}) parameter(1)
+  %small = bf16[4,1,2,2,3]{0,4,3,2,1:T(4,128)(2,1)S(1)} parameter(2)
+  %while.2 = (s32[]{:T(128)}, bf16[5,8,128]{2,1,0:T(8,128)(2,1)}) while(%state), condition=%outer_condition, body=%outer_body, backend_config={"known_trip_count":{"n":"5"}}
+  %fusion.2 = f32[4,1,2,2,3]{4,0,3,2,1:T(4,128)} fusion(%small), kind=kLoop, calls=%fused_convert, backend_config={"window_config":{"estimated_cycles":"40"}}
+  %copy-start = (u8[10,3]{0,1:T(8,128)(4,1)S(1)}, u8[10,3]{0,1:T(8,128)(4,1)}, u32[]{:S(2)}) copy-start(%images)
+  %copy-done = u8[10,3]{0,1:T(8,128)(4,1)S(1)} copy-done(%copy-start)
+  ROOT %copy.2 = u8[10,3]{1,0:T(8,128)(4,1)} copy(%images), metadata={op_name="args[1].images.images"}, backend_config={"window_config":{"estimated_cycles":"7"}}
+}
+"""  # noqa: E501
+
+GPU_PROGRAM = """HloModule jit_step, is_scheduled=true
+
+%fused_gather (param_0: u8[1000,64], param_1: s32[4,1]) -> u8[4,64] {
+  %param_0 = u8[1000,64]{1,0} parameter(0)
+  %param_1 = s32[4,1]{1,0} parameter(1)
+  ROOT %gather.1 = u8[4,64]{1,0} gather(%param_0, %param_1), offset_dims={1}, slice_sizes={1,64}
+}
+
+%fused_update (param_0.1: f32[3,1000], param_1.1: f32[1000], param_2.1: s32[]) -> (f32[3,1000], f32[1000]) {
+  %param_0.1 = f32[3,1000]{1,0} parameter(0)
+  %param_1.1 = f32[1000]{0} parameter(1)
+  %param_2.1 = s32[] parameter(2)
+  %constant.1 = s32[] constant(0)
+  %negate.1 = f32[1000]{0} negate(%param_1.1)
+  %bitcast.1 = f32[1,1000]{1,0} bitcast(%negate.1)
+  %dynamic-update-slice.1 = f32[3,1000]{1,0} dynamic-update-slice(%param_0.1, %bitcast.1, %param_2.1, %constant.1)
+  ROOT %tuple.1 = (f32[3,1000]{1,0}, f32[1000]{0}) tuple(%dynamic-update-slice.1, %negate.1)
+}
+
+%graph (a: bf16[64,64], b: bf16[64,64]) -> bf16[64,64] {
+  %a = bf16[64,64]{1,0} parameter(0)
+  %b = bf16[64,64]{1,0} parameter(1)
+  %custom-call.1 = (bf16[64,64]{1,0}, s8[4194304]{0}) custom-call(%a, %b), custom_call_target="__cublas$lt$matmul", backend_config={"reification_cost":[{"end_to_end_cycles":0,"exec_time_us":0.3,"compute_time_us":0,"memory_access_time_us":0,"name":"sol"}]}
+  ROOT %get-tuple-element.1 = bf16[64,64]{1,0} get-tuple-element(%custom-call.1), index=0
+}
+
+ENTRY %main (images: u8[1000,64], places: s32[4,1], stack: f32[3,1000], x: f32[1000], i: s32[], a: bf16[64,64]) -> bf16[64,64] {
+  %images = u8[1000,64]{1,0} parameter(0)
+  %places = s32[4,1]{1,0} parameter(1)
+  %stack = f32[3,1000]{1,0} parameter(2)
+  %x = f32[1000]{0} parameter(3)
+  %i = s32[] parameter(4)
+  %a.1 = bf16[64,64]{1,0} parameter(5)
+  %fusion.1 = u8[4,64]{1,0} fusion(%images, %places), kind=kLoop, calls=%fused_gather, backend_config={"reification_cost":[{"end_to_end_cycles":16.3,"exec_time_us":2.5,"compute_time_us":0.1,"memory_access_time_us":0.1,"name":""},{"end_to_end_cycles":0,"exec_time_us":9,"compute_time_us":0,"memory_access_time_us":0,"name":"sol"}]}
+  %fusion.2 = (f32[3,1000]{1,0}, f32[1000]{0}) fusion(%stack, %x, %i), kind=kLoop, calls=%fused_update
+  ROOT %call.1 = bf16[64,64]{1,0} call(%a.1, %a.1), to_apply=%graph
+}
+"""  # noqa: E501
+
+TINY = Setting("ee_d", 0.1, batch_size=3, resolution=32, evaluation=Evaluation(6, 3, 3))
+
+
+def executed(text):
+    module = hlo.Module(text, package=Path("/home/me/ofav2_jax"))
+    found, unknown = traffic.operations(module)
+    return {operation.instruction.name: operation for operation in found}, unknown, module
+
+
+# --- reading a program --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_bytes", "in_main_memory"),
+    [
+        ("f32[]", 4, True),
+        ("bf16[3,5]{1,0}", 30, True),
+        ("pred[7]{0:T(512)(128)(4,1)S(1)}", 512, False),
+        # The tile of 8 x 128 lies on the two innermost dimensions, which the layout names first.
+        ("bf16[3,48,1]{1,2,0:T(8,128)(2,1)}", 3 * 128 * 8 * 2, True),
+        ("u8[110000,64,64,3]{2,1,3,0:T(8,128)(4,1)}", 110_000 * 64 * 128 * 3, True),
+    ],
+)
+def test_arrays(shape, num_bytes, in_main_memory):
+    (array,) = hlo.arrays(shape)
+    assert (array.num_bytes, array.in_main_memory) == (num_bytes, in_main_memory)
+
+
+def test_arrays_of_a_tuple():
+    shape = "(s32[]{:T(128)}, /*index=5*/bf16[8,1,2,2,4]{0,4,3,2,1:T(4,128)(2,1)S(1)}, s8[4194304]{0})"
+    assert [str(array) for array in hlo.arrays(shape)] == ["s32[]", "bf16[8,1,2,2,4]", "s8[4194304]"]
+
+
+def test_loops_multiply():
+    operations, unknown, _ = executed(TPU_PROGRAM)
+    assert {name: operation.times for name, operation in operations.items()} == {
+        "fusion.1": 15,
+        "fusion.2": 1,
+        "copy-start": 1,
+        "copy.2": 1,
+    }
+    assert unknown == []
+
+
+def test_a_loop_of_unknown_length_counts_once_and_is_named():
+    operations, unknown, _ = executed(TPU_PROGRAM.replace(', backend_config={"known_trip_count":{"n":"5"}}', ""))
+    assert operations["fusion.1"].times == 3 and unknown == ["while.2"]
+
+
+def test_source_lines_are_those_of_the_package_the_innermost_first():
+    operations, _, _ = executed(TPU_PROGRAM)
+    assert operations["fusion.1"].sources == ("train/step.py:200",)
+    assert operations["fusion.2"].sources == ("model/stage.py:85", "train/step.py:200")
+
+
+def test_bytes_on_a_tpu():
+    operations, _, _ = executed(TPU_PROGRAM)
+    found = {name: (operation.read, operation.written) for name, operation in operations.items()}
+    assert found == {
+        # A row of a stack, into the memory of the core.
+        "fusion.1": (8 * 128 * 2 + 4, 0),
+        "fusion.2": (0, 4 * 2 * 2 * 128 * 4),
+        "copy-start": (8 * 128, 0),
+        "copy.2": (8 * 128, 16 * 128),
+    }
+
+
+def test_bytes_on_a_gpu():
+    operations, _, _ = executed(GPU_PROGRAM)
+    found = {name: (operation.read, operation.written) for name, operation in operations.items()}
+    assert found == {
+        "fusion.1": (4 * 64 + 4 * 4, 4 * 64),
+        # In place: neither the stack is read, nor the rest of it written.
+        "fusion.2": (4000 + 4, 4000 + 4000),
+        # Without the room that the library is given.
+        "custom-call.1": (2 * 64 * 64 * 2, 64 * 64 * 2),
+    }
+
+
+def test_float32_copies():
+    _, _, module = executed(TPU_PROGRAM)
+    (copy,) = traffic.float32_copies(module, batch_size=3)
+    assert copy.startswith("fusion.2: f32[4,1,2,2,3], jit(f)/jvp(SuperNet)/stage_1")
+    assert traffic.float32_copies(module, batch_size=4) == []
+
+
+# --- estimates and tables -----------------------------------------------------------------------------------------
+
+
+def test_cycles_of_a_tpu():
+    operations, _, _ = executed(TPU_PROGRAM)
+    target = Target("tpu", "any", bandwidth=1e6, memory=1, clock_hz=1e3)
+    figures = tpu_cost.estimate(list(operations.values()), target)
+    assert figures["estimated_ms"] == 15 * 100 + 40 + 7
+    assert figures["bytes_ms"] == pytest.approx(15 * 2.052 + 8.192 + 1.024 + 3.072)
+
+
+def test_bound_and_model_of_a_gpu():
+    operations, _, _ = executed(GPU_PROGRAM)
+    target = Target("gpu", "any", bandwidth=1e9, memory=1)
+    figures = gpu_cost.estimate(list(operations.values()), target)
+    # fusion.1 moves 528 bytes, less than a launch takes; of fusion.2 and the product XLA has no model.
+    assert figures["bound_ms"] == pytest.approx(3e-3 + 12.004e-3 + 24.576e-3)
+    assert figures["model_ms"] == pytest.approx(2.5e-3 + 12.004e-3 + 24.576e-3)
+    assert figures["launches_ms"] == pytest.approx(9e-3)
+
+
+@pytest.mark.parametrize(
+    ("op_name", "sources", "in_pass", "part"),
+    [
+        ("jit(f)/jvp(SuperNet)/stem_bn/mul", (), "forward", "stem stem_bn"),
+        ("jit(f)/SuperNet/stage_3/while/body/inverted_bottleneck/se/reduce/dot", (), "teacher", "stage_3 se"),
+        ("jit(f)/transpose(jvp(SuperNet))/exit_5/expand_bn/mul", (), "backward", "exit_5 expand_bn"),
+        ("jit(f)/jvp(SuperNet)/stage_1/while/body/jit(dynamic_update_index_in_dim)/dynamic_update_slice", (), "forward",
+         "stage_1 stacks of the loop"),
+        ("jit(f)/jvp()/split", (), "forward", "- parameters"),
+        ("jit(f)/add", ("train/optimizer.py:47", "train/step.py:135"), "optimiser", "- rest"),
+        ("jit(f)/vmap()/gather", ("data/augment.py:88",), "input", "- rest"),
+        ("args[1].images.images", (), "input", "- images"),
+        ("", (), "other", "- rest"),
+    ],
+)  # fmt: skip
+def test_passes_and_parts(op_name, sources, in_pass, part):
+    operation = dataclasses.replace(next(iter(executed(GPU_PROGRAM)[0].values())), op_name=op_name, sources=sources)
+    assert (tables.pass_of(operation, has_teacher=True), tables.part_of(operation)) == (in_pass, part)
+
+
+def test_figures_and_tables_of_a_program(capsys):
+    target = TARGETS["h100"]
+    found = command.analysis(GPU_PROGRAM, target, top=2, has_teacher=False)
+    assert (found["operations"], found["launches"]) == (3, 3)
+    assert found["bytes"] == 528 + 12_004 + 24_576
+    assert sum(row["bound_ms"] for row in found["parts"]) == pytest.approx(found["bound_ms"]) == pytest.approx(9e-3)
+    assert [row["name"] for row in found["most_expensive"]["model_ms"]] == ["fusion.1", "custom-call.1"]
+    sizes = {"argument_bytes": 1, "temporary_bytes": 2, "new_result_bytes": 3}
+    command.print_results({"setting": {"target": "h100"}, **sizes, **found}, target)
+    assert "the 2 most expensive by bound_ms" in capsys.readouterr().out
+    assert json.loads(json.dumps(found))["bytes"] == found["bytes"]
+
+
+def test_ratios():
+    earlier = {"bytes": 200, "launches": 10, "bound_ms": 2.0, "temporary_bytes": 0}
+    assert tables.ratios({**earlier, "bytes": 100}, earlier) == {"bytes": 0.5, "launches": 1.0, "bound_ms": 1.0}
+
+
+# --- lowering -----------------------------------------------------------------------------------------------------
+
+
+class Here(Target):
+    """A device that is here, so that a program can be lowered without the other compilers."""
+
+    def device(self):
+        return jax.devices("cpu")[0]
+
+
+def test_a_program_is_lowered_instead_of_run():
+    programs = CompileOnlyPrograms(jax.devices("cpu")[:1])
+    add = programs.pmap(lambda state, x: (state + x.sum(), x.astype(jnp.bfloat16)), (None, 0), (None, 0))
+    args = programs.replicate(np.zeros(5, np.float32)), programs.shard(np.zeros((1, 3), np.float32))
+    state, x = programs.run("add", 32, lambda _: add, *args, donate=(0,))
+    assert (state.shape, state.dtype, x.shape, x.dtype) == ((5,), jnp.float32, (1, 3), jnp.bfloat16)
+    assert not state.strides[0] and programs.seconds > 0
+    memory = programs.lowered["add"].compile().memory_analysis()
+    assert memory.alias_size_in_bytes == 5 * 4
+
+
+@pytest.mark.parametrize(("phase", "batch"), [("kernel", "tensor<1x3xi32>"), ("test", "tensor<1x3xi1>")])
+def test_the_product_s_programs_are_lowered_from_shapes(phase, batch):
+    lowered, seconds = lower(TINY, phase, Here("cpu", "any", 1.0, 1))
+    text = lowered.as_text()
+    assert "tensor<110000x12288xui8>" in text and batch in text and "bf16" in text and seconds > 0
+
+
+# --- devices that are not here ------------------------------------------------------------------------------------
+
+
+@functools.cache
+def compiled(target, phase):
+    """The figures that the command writes about a small program, and the program's text."""
+    if TARGETS[target].missing:
+        pytest.skip(TARGETS[target].missing)
+    # In a process of its own, because JAX chooses its compilers once in a process.
+    with tempfile.TemporaryDirectory() as folder:
+        size = [f"--width_multiplier={TINY.width_multiplier}", f"--batch_size={TINY.batch_size}", "--resolution=32"]
+        files = [f"--json={folder}/figures", f"--hlo={folder}/program"]
+        arguments = [f"--target={target}", f"--phase={phase}", *size, *files]
+        command_line = [sys.executable, "-m", "benchmarks.aot", *arguments]
+        done = subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(Path(folder, "figures").read_text()), Path(folder, "program").read_text()
+
+
+@pytest.mark.parametrize(("target", "phase"), [("v5e", "full"), ("h100", "test")])
+def test_small_programs_compile(target, phase):
+    found, _ = compiled(target, phase)
+    assert found["argument_bytes"] >= IMAGE_BYTES
+    assert found["launches"] > found["operations"] > 300 and not found["loops_of_unknown_length"]
+    estimates = ("estimated_ms",) if target == "v5e" else ("bound_ms", "model_ms")
+    assert all(found[name] > 0 for name in estimates)
+    # Most of the time is known to belong to a part of the network, or to reading the images.
+    known = sum(row["executed"] for row in found["parts"] if not row["part"].startswith("-"))
+    assert known > 0.7 * found["launches"]
+    passes = {row["pass"] for row in found["parts"]}
+    assert passes >= ({"forward", "backward", "optimiser", "input"} if phase == "full" else {"forward", "input"})
+
+
+def test_no_kernel_of_a_gpu_touches_all_images():
+    operations, _, _ = executed(compiled("h100", "test")[1])
+    assert [o.instruction.name for o in operations.values() if max(o.read, o.written) >= IMAGE_BYTES] == []
+
+
+def test_no_operation_of_a_tpu_touches_all_images():
+    operations, _, _ = executed(compiled("v5e", "full")[1])
+    assert [o.instruction.name for o in operations.values() if max(o.read, o.written) >= IMAGE_BYTES] == []
+
+
+def test_no_activation_is_copied_to_float32_on_a_tpu():
+    _, text = compiled("v5e", "full")
+    assert traffic.float32_copies(hlo.Module(text), TINY.batch_size) == []
