@@ -56,12 +56,12 @@ def normalise_by_batch(x, scale, bias, activation, axis_name):
 
 
 def _passes_apart(*arrays):
-    """Keeps an accelerator's compiler from merging the passes over activations before and after this point.
+    """Keeps a TPU's compiler from merging the passes over activations before and after this point.
 
     Merged passes share a float32 copy of bfloat16 activations in memory, which costs more traffic than converting them
-    in each pass. A CPU computes in float32 anyway.
+    in each pass. A CPU computes in float32 anyway; on a GPU a compiler option prevents such copies, see `programs.py`.
     """
-    return arrays if backend() == "cpu" else lax.optimization_barrier(arrays)
+    return lax.optimization_barrier(arrays) if backend() == "tpu" else arrays
 
 
 def _normalise_by_batch_fwd(x, scale, bias, activation, axis_name):
@@ -89,12 +89,13 @@ def _normalise_by_batch_bwd(activation, axis_name, residuals, cotangents):
         return dy.astype(wide.dtype) * DERIVATIVES[activation](z), unit
 
     dz, unit = before_activation(x, dy)
-    if backend() == "cpu":
+    if backend() != "tpu":
         # The two sums are one array [2 C, S], so that each operation on them, such as the mean over devices, is one.
         sums = jnp.sum(jnp.concatenate([dz, dz * unit]), axis=(2, 3, 4))
+        # A GPU's compiler would make a second pass over the activations out of the sums over subnets below.
+        sums = sums if backend() == "cpu" else lax.optimization_barrier(sums)
     else:
-        # An accelerator would write the concatenated activations to memory. Everything is then computed once more from
-        # x and dy, see `_passes_apart`; nor may the sums over subnets below become a pass of their own.
+        # A TPU's compiler would write the concatenated activations to memory.
         sums = jnp.concatenate([jnp.sum(values, axis=(2, 3, 4)) for values in (dz, dz * unit)])
         x, dy, sums = _passes_apart(x, dy, sums)
         dz, unit = before_activation(x, dy)
