@@ -83,7 +83,7 @@ def uninterrupted(tmp_path_factory, cache):
 def killed(tmp_path_factory, cache, uninterrupted):
     """A run that was killed in the middle of its second phase, with a checkpoint after every step."""
     workdir = tmp_path_factory.mktemp("killed")
-    process = runs.launch(workdir, cache, "--config.checkpoint.every_s=0")
+    process = runs.launch(workdir, cache, "--config.checkpoint.every_s=0", TEST_SAVES_AFTER_S="0.5")
     # Phase full has 6 steps, kernel another 3. The start of a phase is a checkpoint with a number of its own.
     assert runs.wait_until((workdir / "state" / "9").exists, process)
     runs.kill(process)

@@ -45,11 +45,12 @@ def test_killed_at_bad_moments(uninterrupted, cache, tmp_path):
     """One run is killed at each bad moment, told to stop once, and then left alone."""
     workdir = tmp_path / "run"
 
-    def start():
-        return launch(workdir, cache, "--config.checkpoint.every_s=0")
+    def start(**variables):
+        return launch(workdir, cache, "--config.checkpoint.every_s=0", **variables)
 
     for moment in (_saving_state, _testing, _saving_result, _between_phases):
-        process = start()
+        # Moments that last long enough to be seen on a machine that is busy with other things.
+        process = start(TEST_SAVES_AFTER_S="0.5")
         assert wait_until(lambda: moment(workdir), process), moment  # noqa: B023
         kill(process)
     process, seen = start(), _newest(workdir)

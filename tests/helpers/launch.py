@@ -4,6 +4,7 @@ Environment variables hurry a process, or slow it down, for the tests that need 
 
     TEST_GRACE_S        how long a process that is told to stop may go on
     TEST_LEAVES_AFTER_S how long a process sleeps before it leaves the others
+    TEST_SAVES_AFTER_S  how long it sleeps between the parts of what it saves of a phase, so that it can be caught there
 """
 
 import os
@@ -11,20 +12,26 @@ import sys
 import time
 
 from experiments import eps, stopping
+from ofav2_jax import files
+from ofav2_jax.run import store
 from ofav2_jax.runtime import processes, programs
 
 
-def _leaving_late(leave, seconds):
-    def leave_late():
+def _delayed(function, seconds):
+    def call(*args, **kwargs):
         time.sleep(seconds)
-        leave()
+        return function(*args, **kwargs)
 
-    return leave_late
+    return call
 
 
 if __name__ == "__main__":
     programs.compile_quickly()
     stopping._GRACE_S = float(os.environ.get("TEST_GRACE_S", stopping._GRACE_S))
-    late = float(os.environ.get("TEST_LEAVES_AFTER_S", 0))
-    processes.leave_together = _leaving_late(processes.leave_together, late)
+    processes.leave_together = _delayed(processes.leave_together, float(os.environ.get("TEST_LEAVES_AFTER_S", 0)))
+    between = float(os.environ.get("TEST_SAVES_AFTER_S", 0))
+    # A phase saves its parameters, then its scores; the next phase begins with its teacher.
+    for name in ("save_phase", "teacher"):
+        setattr(store.Store, name, _delayed(getattr(store.Store, name), between))
+    files.write_json = _delayed(files.write_json, between)
     eps.launch(sys.argv)
