@@ -192,8 +192,8 @@ def _step(parts: Assembly, num_subnets: int, setting: Setting) -> None:
     images, places = parts.feed.batch(_zeros((1, setting.batch_size), np.int32))
     inputs = StepInputs(images, places, key, np.float32(0.1))
     if num_subnets:
-        draw = functools.partial(parts.engine.draw, space=parts.space, num_subnets=num_subnets)
-        inputs = inputs.replace(teacher=params, choices=jax.eval_shape(draw, key))  # type: ignore[attr-defined]
+        choices = parts.engine.draw(key, parts.space, num_subnets)
+        inputs = inputs.replace(teacher=params, choices=choices)  # type: ignore[attr-defined]
     parts.engine(jax.eval_shape(parts.step.init_state, params), inputs, setting.resolution)
 
 

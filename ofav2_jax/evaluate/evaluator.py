@@ -17,13 +17,14 @@ from ofav2_jax.checks import require_among
 from ofav2_jax.data import augment
 from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.evaluate.recalibrate import Recalibration
-from ofav2_jax.model.choices import Choices
+from ofav2_jax.model.choices import Choices, of_each
 from ofav2_jax.model.cost import count
 from ofav2_jax.model.network import CHOICES
 from ofav2_jax.model.packing import Params
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.subnet import Subnet
 from ofav2_jax.model.supernet import SuperNet
+from ofav2_jax.ops.backend import one_at_a_time
 from ofav2_jax.ops.ensemble import weighted_sum
 from ofav2_jax.runtime.feed import ImageFeed
 from ofav2_jax.runtime.programs import Programs
@@ -122,8 +123,7 @@ class Evaluator:
         per_pass = self._settings.evaluation.subnets_per_pass
         for first in range(0, len(trunks), per_pass):
             group = trunks[first : first + per_pass]
-            # An incomplete last group is padded, so that one program serves all groups; the padding is discarded.
-            top1, top5 = self._correct(params, group + group[-1:] * (per_pass - len(group)), resolution, split)
+            top1, top5 = self._correct(params, group, resolution, split)
             for i, trunk in enumerate(group):
                 correct[trunk] = top1[:, i], top5[:, i]
         exits = list(self._net.exit_stages)
@@ -154,17 +154,19 @@ class Evaluator:
         self, params: Params, trunks: Sequence[Subnet], resolution: int, split: str
     ) -> tuple[np.ndarray, np.ndarray]:
         """Counts the correct predictions, top-1 and top-5: int [exits + 1, S] each, the ensemble in the last row."""
-        choices = self._programs.replicate(Choices.stack(trunks))
-        stats = self.recalibration(params, choices, resolution)
+        # An incomplete last group is padded, so that one program serves all groups; the padding is discarded.
+        padding = [trunks[-1]] * (self._settings.evaluation.subnets_per_pass - len(trunks))
+        choices, count = self._programs.replicate((Choices.stack([*trunks, *padding]), np.int32(len(trunks))))
+        stats = self.recalibration(params, choices, count, resolution)
         total = 0
         for indices, counted in self.batches(split):
             images, places = self._feed.batch(indices)
-            axes = (None, None, None, images.mapped_axis, 0, 0)
+            axes = (None, None, None, None, images.mapped_axis, 0, 0)
             total += self._programs.run(
-                f"test {len(trunks)}",
+                f"test {choices.num_subnets}",
                 resolution,
                 functools.partial(self._program, axes),
-                *(params, stats, choices, images, places, self._programs.shard(counted)),
+                *(params, stats, choices, count, images, places, self._programs.shard(counted)),
             )
         top1, top5 = np.asarray(total)
         return top1, top5
@@ -185,13 +187,24 @@ class Evaluator:
             yield batch.reshape(num_devices, -1), counted.reshape(num_devices, -1)
 
     def _program(self, in_axes, resolution):
-        def function(params, stats, choices, images, indices, counted):
+        def function(params, stats, choices, count, images, indices, counted):
             pixels, labels = images.batch(indices)
             pixels = augment.eval_images(pixels, resolution, self._dataset.normalisation)
-            logits = self._net.apply({"params": params, "batch_stats": stats}, pixels, choices, all_exits=True)
-            logits = jnp.concatenate([logits, weighted_sum(self._output_weights, logits)[None]])
-            rank = label_rank(logits, labels)
-            return lax.psum(jnp.stack([jnp.sum((rank < k) & counted, axis=-1) for k in (1, 5)]), AXIS)
+
+            def correct(choices, stats):
+                logits = self._net.apply({"params": params, "batch_stats": stats}, pixels, choices, all_exits=True)
+                logits = jnp.concatenate([logits, weighted_sum(self._output_weights, logits)[None]])
+                rank = label_rank(logits, labels)
+                return jnp.stack([jnp.sum((rank < k) & counted, axis=-1) for k in (1, 5)])
+
+            def correct_of_one(choices, place):
+                return correct(choices, jax.tree.map(lambda values: values[place], stats))[..., 0]
+
+            if one_at_a_time():
+                total = jnp.moveaxis(of_each(correct_of_one, choices, count), 0, -1)
+            else:
+                total = correct(choices, stats)
+            return lax.psum(total, AXIS)
 
         return self._programs.pmap(function, in_axes, None)
 

@@ -9,9 +9,10 @@ from jax import lax
 
 from ofav2_jax.data import augment
 from ofav2_jax.data.dataset import Dataset
-from ofav2_jax.model.choices import Choices
+from ofav2_jax.model.choices import Choices, of_each
 from ofav2_jax.model.packing import Params
 from ofav2_jax.model.supernet import SuperNet
+from ofav2_jax.ops.backend import one_at_a_time
 from ofav2_jax.runtime.programs import Programs
 from ofav2_jax.settings.recipe import Augmentation, Evaluation
 
@@ -79,22 +80,29 @@ class Recalibration:
         self._images = programs.replicate(dataset.images[self.indices])
         self._key = jax.random.fold_in(jax.random.key(seed), _TAG)
 
-    def __call__(self, params: Params, choices: Choices, resolution: int) -> dict[str, Any]:
+    def __call__(self, params: Params, choices: Choices, count: jax.Array, resolution: int) -> dict[str, Any]:
         """Computes the statistics of S subnets.
 
         Args:
             params: the supernet's parameters, replicated.
             choices: the choices of the S subnets, replicated.
+            count: int32 scalar, how many of the subnets are computed where they run one after another, replicated.
             resolution: one of the run's resolutions, pixels.
 
         Returns:
-            `batch_stats` whose entries are [S, C], or [C] before the first choice.
+            `batch_stats`. Where subnets run one after another, its entries have a leading axis [S]; else they are
+            those of S traced subnets: [S, C], or [C] before the first choice.
         """
         name = f"recalibrate {choices.num_subnets}"
-        return self._programs.run(name, resolution, self._program, params, choices, self._images, self._key)
+        return self._programs.run(name, resolution, self._program, params, choices, count, self._images, self._key)
 
     def _program(self, resolution):
-        def function(params, choices, batches, key):
+        def function(params, choices, count, batches, key):
+            if not one_at_a_time():
+                return average(params, choices, batches, key)
+            return of_each(lambda subnet, _: average(params, subnet, batches, key), choices, count)
+
+        def average(params, choices, batches, key):
             def statistics(batch):
                 index, images = batch
                 keys = jax.random.split(jax.random.fold_in(key, index), len(images))

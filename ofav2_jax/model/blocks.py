@@ -215,9 +215,17 @@ class ExitHead(nn.Module):
         self.mix = PointwiseConv(expanded, mixed, dtype=self.dtype)
         # Uniform within 1 / sqrt(in), which has variance 1 / (3 in).
         uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+        self.classifier = PointwiseConv(mixed, self.num_classes, True, self._wide, kernel_init=uniform)
+
+    @property
+    def _wide(self):
         # The classifier computes in float32: logits rounded to bfloat16 are equal too often.
-        wide = jnp.promote_types(self.dtype, jnp.float32)
-        self.classifier = PointwiseConv(mixed, self.num_classes, True, wide, kernel_init=uniform)
+        return jnp.promote_types(self.dtype, jnp.float32)
+
+    @nn.nowrap
+    def result(self, x: jax.Array) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of the logits for a stage's output `x`."""
+        return jax.ShapeDtypeStruct((self.num_classes, x.shape[1], x.shape[-1]), self._wide)
 
     def __call__(self, x: jax.Array, train: bool, keep: jax.Array | None, keep_rate: float) -> jax.Array:
         """Classifies a stage's output.

@@ -1,12 +1,13 @@
 """`Choices`: the choices of S subnets as arrays, the traced counterpart of `Subnet`; and how they are drawn."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ofav2_jax.model.network import CHOICES, LEVELS_PER_STAGE
 from ofav2_jax.model.subnet import LevelChoice, Subnet
@@ -62,10 +63,41 @@ class Choices:
     def num_subnets(self) -> int:
         return self.height.shape[0]
 
+    def only(self, subnet: int | jax.Array) -> "Choices":
+        """One of the subnets by itself: S = 1. Its place may be traced."""
+        return jax.tree.map(lambda values: lax.dynamic_slice_in_dim(values, subnet, 1), self)
+
+    def padded(self, num_subnets: int) -> "Choices":
+        """So many subnets; those that are missing are copies of the last one."""
+        missing = num_subnets - self.num_subnets
+        return jax.tree.map(lambda values: jnp.concatenate([values, *[values[-1:]] * missing]), self)
+
     def at(self, stage: int, level: int) -> LevelChoice:
         """The choices of one level (both counted from 0), each int32 [S]."""
         i = stage * LEVELS_PER_STAGE + level
         return LevelChoice(*(jnp.asarray(values)[:, i] for values in (self.kernel, self.expand, self.level)))
+
+
+def of_each(function: Callable[[Choices, jax.Array], Any], choices: Choices, count: jax.Array) -> Any:
+    """Calls a function for one subnet after another, in one loop whose length is traced.
+
+    Args:
+        function: a function from the choices of one subnet (S = 1) and its place to a tree of arrays.
+        choices: the choices of S subnets.
+        count: int scalar, at most S; the function is called for so many of them.
+
+    Returns:
+        The results, stacked along a leading axis [S]; those beyond `count` are zeros.
+    """
+
+    def add(place, results):
+        result = function(choices.only(place), place)
+        return jax.tree.map(lambda all_of_them, one: all_of_them.at[place].set(one), results, result)
+
+    shapes = jax.eval_shape(function, choices.only(0), jnp.int32(0))
+    start = jax.tree.map(lambda s: jnp.zeros((choices.num_subnets, *s.shape), s.dtype), shapes)
+    with jax.named_scope("each_subnet"):
+        return lax.fori_loop(0, count, add, start)
 
 
 @jax.tree_util.register_dataclass

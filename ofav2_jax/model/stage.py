@@ -12,6 +12,7 @@ from ofav2_jax.model.blocks import Level
 from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.network import LEVELS_PER_STAGE, STAGES, Channels, NetworkSpec
 from ofav2_jax.model.subnet import LevelChoice, Subnet
+from ofav2_jax.ops.backend import one_at_a_time
 from ofav2_jax.ops.saved import remat
 
 # The names of a stage's submodules: its first level, and the others, whose variables are stacked on a leading axis.
@@ -65,6 +66,14 @@ class Stage(nn.Module):
             dtype=self.dtype,
         )
 
+    @nn.nowrap
+    def result(self, x: jax.Array) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of the stage's output for an input `x`."""
+        _, s, height, width, batch = x.shape
+        stride = STAGES[self.index].stride
+        shape = (self.channels.stages[self.index], s, -(-height // stride), -(-width // stride), batch)
+        return jax.ShapeDtypeStruct(shape, self.dtype)
+
     def __call__(
         self, x: jax.Array, choices: Subnet | Choices, train: bool, unpack_level: UnpackLevel | None = None
     ) -> jax.Array:
@@ -94,8 +103,20 @@ class Stage(nn.Module):
         xs, start = (variables, jnp.arange(1, 1 + len(levels))), (first, first)
         of_levels = [choices.at(self.index, level) for level in levels] if static else []
         if not static:
-            looped = remat(lambda carry, xs: body(carry, xs, choices.at(self.index, xs[1])))
-            (_, output), stats = lax.scan(looped, start, xs)
+
+            def traced(carry: Any, xs: Any) -> tuple[Any, Any]:
+                return body(carry, xs, choices.at(self.index, xs[1]))
+
+            def inactive(carry: Any, xs: Any) -> tuple[Any, Any]:
+                stats = jax.eval_shape(traced, carry, xs)[1] if stores else {}
+                return carry, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), stats)
+
+            def skipping(carry: Any, xs: Any) -> tuple[Any, Any]:
+                with jax.named_scope("if_level_is_active"):
+                    return lax.cond(xs[1] < of_stage[0, self.index], remat(traced), inactive, carry, xs)
+
+            skips = choices.num_subnets == 1 and one_at_a_time()
+            (_, output), stats = lax.scan(skipping if skips else remat(traced), start, xs)
         elif len(set(of_levels)) == 1:
             (_, output), stats = lax.scan(lambda carry, xs: body(carry, xs, of_levels[0]), start, xs)
         else:

@@ -16,6 +16,8 @@ from ofav2_jax.model.network import NUM_STAGES, Channels, NetworkSpec, network_s
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.stage import Stage, UnpackLevel
 from ofav2_jax.model.subnet import Subnet
+from ofav2_jax.ops.backend import one_at_a_time
+from ofav2_jax.ops.choose import run_if
 
 Variables = Mapping[str, Any]
 
@@ -137,10 +139,18 @@ class SuperNet(nn.Module):
         x = self.stem_bn(self.stem_conv(jnp.transpose(images, (3, 1, 2, 0))[:, None]), train)
         x = self.stem_block(x, train)
         logits = {}
+        skips = isinstance(choices, Choices) and choices.num_subnets == 1 and one_at_a_time()
+        own_exit: Any = choices.height[0] if skips and self.spec.early_exits and not all_exits else None
         for stage in range(height):
-            x = self.stages[stage](x, choices, train, unpack_level)
+            run = functools.partial(self.stages[stage], choices=choices, train=train, unpack_level=unpack_level)
+            is_below_exit = stage == 0 or own_exit is None or own_exit > stage
+            x = run_if(f"if_stage_{stage + 1}_is_reached", is_below_exit, run, self.stages[stage].result(x), x)
             if stage in self.exit_stages and (all_exits or not static or stage == height - 1):
-                logits[stage + 1] = self.exits[str(stage)](x, train, keep, 1 - dropout_rate)
+                head = functools.partial(self.exits[str(stage)], train=train, keep=keep, keep_rate=1 - dropout_rate)
+                is_own_exit = own_exit is None or own_exit == stage + 1
+                logits[stage + 1] = run_if(
+                    f"if_exit_{stage + 1}_is_own", is_own_exit, head, self.exits[str(stage)].result(x), x
+                )
 
         if all_exits:
             result = jnp.stack(list(logits.values()))

@@ -1,4 +1,6 @@
-"""Traced choices: picking an option for each of S subnets, and masking inactive channels."""
+"""Traced choices: picking an option for each of S subnets, masking inactive channels, skipping what is not needed."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +53,28 @@ def prefix(choice: int | jax.Array, widths: dict[int, int]) -> int | jax.Array:
     # would otherwise have to be looked up first.
     least = [min(c for c, width in widths.items() if channel < width) for channel in range(max(widths.values()))]
     return (jnp.array(least)[:, None] <= choice)[..., None, None, None]
+
+
+def run_if(
+    name: str,
+    needed: bool | jax.Array,
+    function: Callable[[jax.Array], jax.Array],
+    result: jax.ShapeDtypeStruct,
+    x: jax.Array,
+) -> jax.Array:
+    """`function(x)` if it is needed, else zeros, for which nothing is computed.
+
+    Args:
+        name: the condition's name in the compiled program.
+        needed: a bool (static) or a bool scalar (traced).
+        function: the function.
+        result: shape and dtype of its result.
+        x: its argument.
+    """
+    if isinstance(needed, bool):
+        return function(x) if needed else jnp.zeros(result.shape, result.dtype)
+    with jax.named_scope(name):
+        return lax.cond(needed, function, lambda _: jnp.zeros(result.shape, result.dtype), x)
 
 
 def apply_mask(x: jax.Array, width: int | jax.Array) -> jax.Array:

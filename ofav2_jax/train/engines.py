@@ -6,9 +6,11 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ofav2_jax.model.choices import Candidates, Choices, draw
 from ofav2_jax.model.space import SearchSpace
+from ofav2_jax.ops.backend import one_at_a_time
 from ofav2_jax.runtime.sharding import replicate
 from ofav2_jax.train.optimizer import TrainState, update
 from ofav2_jax.train.step import Metrics, StepInputs, TrainStep
@@ -27,8 +29,9 @@ class Engine(Protocol):
 class MaskedEngine:
     """All subnets of a step in one program, which serves every subnet: the whole space is sampled."""
 
-    def __init__(self, step: TrainStep):
+    def __init__(self, step: TrainStep, max_subnets: int = 1):
         self._step = step
+        self._max_subnets = max_subnets
 
     def draw(self, key: jax.Array, space: SearchSpace, num_subnets: int) -> Choices:
         """Draws every choice of every level and stage independently and uniformly."""
@@ -36,7 +39,14 @@ class MaskedEngine:
 
     def __call__(self, state: TrainState, inputs: StepInputs, resolution: int) -> tuple[TrainState, Metrics]:
         """See `Engine`."""
-        return self._step(state, inputs, resolution)
+        if inputs.choices is None or not one_at_a_time():
+            return self._step(state, inputs, resolution)
+        # One program serves the steps of all phases but full.
+        count = inputs.choices.num_subnets
+        choices = _padded(inputs.choices, max(count, self._max_subnets))
+        inputs = inputs.replace(choices=choices, num_subnets=np.int32(count))  # type: ignore[attr-defined]
+        state, metrics = self._step(state, inputs, resolution)
+        return state, {**metrics, "loss": _leading(metrics["loss"], count)}
 
 
 class StaticEngine:
@@ -45,7 +55,7 @@ class StaticEngine:
     The number of programs is bounded by (resolutions) x (uniform subnets + 1) + 1.
     """
 
-    def __init__(self, step: TrainStep):
+    def __init__(self, step: TrainStep, max_subnets: int = 1):
         self._step = step
 
     def draw(self, key: jax.Array, space: SearchSpace, num_subnets: int) -> Choices:
@@ -64,7 +74,9 @@ class StaticEngine:
 
         def add_gradient(total, params, batch, key, place, *, subnet):
             _, dropout_keys = step.keys(key, len(batch.labels), place[None])
-            gradient, metrics = step.gradient(step.objective_student, params, batch, subnet, dropout_keys)
+            gradient, metrics = step.sum_over_devices(
+                step.gradient(step.objective_student, params, batch, subnet, dropout_keys)
+            )
             return jax.tree.map(jnp.add, total, gradient), metrics
 
         common = inputs.replace(choices=None)  # type: ignore[attr-defined]
@@ -91,9 +103,11 @@ class StaticEngine:
         return state, {"loss": losses, "top1": sum(of_subnet["top1"] for of_subnet in metrics) / len(metrics)}
 
 
-ENGINES: dict[str, Callable[[TrainStep], Engine]] = {"masked": MaskedEngine, "static": StaticEngine}
+ENGINES: dict[str, Callable[[TrainStep, int], Engine]] = {"masked": MaskedEngine, "static": StaticEngine}
 
 _draw = jax.jit(draw, static_argnums=2)
+_padded = jax.jit(Choices.padded, static_argnums=1)
+_leading = jax.jit(lambda values, count: values[:count], static_argnums=1)
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -46,6 +46,8 @@ class StepInputs:
         learning_rate: float32 scalar.
         teacher: parameters of the teacher; None in phase full.
         choices: the choices of S sampled subnets; None in phase full, which trains the maximal network.
+        num_subnets: int32 scalar, how many of the choices are trained, where subnets run one after another: the other
+            choices only give steps of fewer subnets the shape of the largest step. None: all of them are.
     """
 
     images: Images
@@ -54,6 +56,7 @@ class StepInputs:
     learning_rate: Any
     teacher: Params | None = None
     choices: Choices | None = None
+    num_subnets: Any = None
 
     def mapped_axes(self) -> "StepInputs":
         """For each field the axis that is sharded over the devices, None where it is replicated; for `pmap`."""
@@ -111,8 +114,8 @@ class TrainStep:
             resolution: height and width of the images after augmentation, pixels.
 
         Returns:
-            The new state; and `loss` [S], each subnet's mean over the images, with `top1`, a fraction, the mean over
-            subnets and images.
+            The new state; and `loss` [S], each subnet's mean over the images, 0 for choices that are not trained, with
+            `top1`, a fraction, the mean over subnets and images.
         """
         name = "full" if inputs.choices is None else f"step of {inputs.choices.num_subnets}"
         axes = inputs.mapped_axes()
@@ -129,9 +132,13 @@ class TrainStep:
         num_subnets = 1 if is_full else inputs.choices.num_subnets
         image_keys, dropout_keys = self.keys(inputs.key, len(inputs.indices), jnp.arange(num_subnets))
         batch = self.load(inputs, image_keys, resolution)
-        objective = self.objective_full if is_full else self.objective_student
-        choices = Subnet.uniform() if is_full else inputs.choices
-        gradient, metrics = self.gradient(objective, state.params, batch, choices, dropout_keys)
+        if is_full:
+            gradient, metrics = self.gradient(self.objective_full, state.params, batch, Subnet.uniform(), dropout_keys)
+        elif inputs.num_subnets is None:
+            gradient, metrics = self.gradient(self.objective_student, state.params, batch, inputs.choices, dropout_keys)
+        else:
+            gradient, metrics = self._gradient_of_each(state.params, batch, inputs, dropout_keys)
+        gradient, metrics = self.sum_over_devices(gradient), self.sum_over_devices(metrics)
         return update(self.recipe, state, gradient, inputs.learning_rate), metrics
 
     # --- the parts, each for one device's share of the batch -------------------------------------------------------
@@ -168,7 +175,7 @@ class TrainStep:
     def gradient(
         self, objective: Objective, params: Vectors, batch: Batch, choices: Subnet | Choices, dropout_keys: jax.Array
     ) -> tuple[Vectors, Metrics]:
-        """The gradient, summed over subnets and devices, and the metrics.
+        """This device's share of the gradient, summed over subnets, and of the metrics.
 
         Args:
             objective: the loss to minimise.
@@ -197,8 +204,25 @@ class TrainStep:
 
         gradient, (losses, predictions) = jax.grad(loss_of, has_aux=True)(params)
         top1 = jnp.mean(jnp.argmax(predictions, -1) == batch.labels) / self._num_devices
-        return self._sum_over_devices(gradient), self._sum_over_devices({"loss": losses, "top1": top1})
+        return gradient, {"loss": losses, "top1": top1}
 
-    def _sum_over_devices(self, tree):
+    def _gradient_of_each(self, params, batch, inputs, dropout_keys):
+        """Does what `gradient` does, for one subnet after another, so that each skips what it does not contain."""
+
+        def add(place, total):
+            gradient, metrics = total
+            keys = lax.dynamic_slice_in_dim(dropout_keys, place, 1)
+            choices = inputs.choices.only(place)
+            further, of_subnet = self.gradient(self.objective_student, params, batch, choices, keys)
+            losses = metrics["loss"].at[place].set(of_subnet["loss"][0])
+            top1 = metrics["top1"] + of_subnet["top1"] / inputs.num_subnets
+            return jax.tree.map(jnp.add, gradient, further), {"loss": losses, "top1": top1}
+
+        zeros = jnp.zeros(len(dropout_keys), jnp.promote_types(jnp.float32, self.net.dtype))
+        start = jax.tree.map(jnp.zeros_like, params), {"loss": zeros, "top1": jnp.zeros((), zeros.dtype)}
+        with jax.named_scope("each_subnet"):
+            return lax.fori_loop(0, inputs.num_subnets, add, start)
+
+    def sum_over_devices(self, tree):
         # A sum over a single device would still be an operation, and would keep others from being fused.
         return lax.psum(tree, AXIS) if self._num_devices > 1 else tree
