@@ -9,6 +9,7 @@ from ofav2_jax.ops import batch_norm
 from ofav2_jax.ops.activations import ACTIVATIONS, DERIVATIVES
 from ofav2_jax.ops.backend import BACKENDS, traced_for
 from ofav2_jax.ops.choose import pick
+from ofav2_jax.ops.pointwise import mix_and_normalise
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -55,3 +56,32 @@ def test_batch_norm_equals_the_plain_definition(backend, activation):
 
         results = [jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2)))(x, scale, bias) for f in (ours, plain)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), *results)
+
+
+@pytest.mark.parametrize("num_subnets", [1, 3])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_batch_norm_of_a_product_equals_the_plain_definition(activation, num_subnets):
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        # Means beside which the standard deviation is small, and a scale of 0.
+        x = jnp.asarray(rng.normal(size=(3, num_subnets, 4, 5, 6)) + 100 * rng.normal(size=(3, 1, 1, 1, 1)))
+        kernel, weights = jnp.asarray(rng.normal(size=(3, 7))), jnp.asarray(rng.normal(size=(7, num_subnets, 4, 5, 6)))
+        scale, bias = jnp.asarray([0.0, *rng.uniform(0.5, 2, 6)]), jnp.asarray(rng.normal(size=7))
+
+        def product(kernel, x):
+            return jnp.einsum("cd,cshwb->dshwb", kernel, x)
+
+        def ours(kernel, x, scale, bias):
+            y, mean, var = mix_and_normalise(kernel, x, scale, bias, activation, None)
+            return jnp.sum(weights * y), (mean, var)
+
+        def plain(kernel, x, scale, bias):
+            y = product(kernel, x)
+            moments = y.mean((2, 3, 4)), y.var((2, 3, 4))
+            return jnp.sum(weights * plain_batch_norm(y, scale, bias, activation)), moments
+
+        arguments = kernel, x, scale, bias
+        results = [
+            jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2, 3), has_aux=True))(*arguments) for f in (ours, plain)
+        ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9), *results)

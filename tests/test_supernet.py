@@ -87,10 +87,13 @@ def test_masked_gradient_is_the_sum_of_static_ones():
         jax.tree.map(assert_same, gradient, jax.tree.map(lambda *values: sum(values), *parts))
 
 
-def test_formulations_of_a_tpu_give_the_same_gradient():
+@pytest.mark.parametrize("num_subnets", [1, NUM_SUBNETS])
+@pytest.mark.parametrize("other", ["gpu", "tpu"])
+def test_formulations_of_accelerators_give_the_same_gradient(other, num_subnets):
     with jax.enable_x64(True):
         net = small_net("ee_d", jnp.float64)
-        variables, choices = random_variables(net, jnp.float64), Choices.stack(sampled(net, seed=3))
+        subnets = [dataclasses.replace(subnet, height=3) for subnet in sampled(net, seed=3)[:num_subnets]]
+        variables, choices = random_variables(net, jnp.float64), Choices.stack(subnets)
 
         def gradient(backend):
             def loss(params):
@@ -99,7 +102,29 @@ def test_formulations_of_a_tpu_give_the_same_gradient():
             with traced_for(backend):
                 return quick_jit(jax.grad(loss))(variables["params"])
 
-        jax.tree.map(assert_same, gradient("tpu"), gradient("cpu"))
+        jax.tree.map(assert_same, gradient(other), gradient("cpu"))
+
+
+@pytest.mark.parametrize("height", [1, 2, 5])
+@pytest.mark.parametrize("network", ["ee_dp", "se_d"])
+def test_skipping_changes_nothing(network, height):
+    """A CPU skips what a single traced subnet does not contain; a GPU computes and masks it."""
+    with jax.enable_x64(True):
+        net = small_net(network, jnp.float64)
+        subnet = dataclasses.replace(sampled(net, seed=5)[0], depth=(3, 2, 4, 2, 3))
+        subnet = dataclasses.replace(subnet, height=height if net.spec.early_exits else 5)
+        variables, choices = random_variables(net, jnp.float64), Choices.stack([subnet])
+
+        def results(backend, train):
+            def loss(params):
+                logits = net.apply({**variables, "params": params}, IMAGES, choices, train=train)
+                return jnp.sum(jnp.tanh(logits)), logits
+
+            with traced_for(backend):
+                return quick_jit(jax.grad(loss, has_aux=True))(variables["params"])
+
+        for train in (True, False):
+            jax.tree.map(assert_same, results("cpu", train), results("gpu", train))
 
 
 def operations(jaxpr):

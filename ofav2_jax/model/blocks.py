@@ -76,8 +76,7 @@ class InvertedBottleneck(nn.Module):
         self.hidden = {expand: squeeze_width(width) for expand, width in self.widths.items()}
         middle = max(self.widths.values())
         bn = functools.partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
-        # Not saved: recomputing the result from a sixth of its channels is cheaper than writing and reading it.
-        self.expand = PointwiseConv(self.in_channels, middle, dtype=self.dtype, saved=False)
+        self.expand = PointwiseConv(self.in_channels, middle, dtype=self.dtype)
         self.expand_bn = bn(middle, self.activation)
         self.depthwise = DepthwiseConv(middle, kernel_size=7, stride=self.stride, elastic=True, dtype=self.dtype)
         self.depthwise_bn = bn(middle, self.activation)
@@ -88,7 +87,7 @@ class InvertedBottleneck(nn.Module):
 
     def __call__(self, x: jax.Array, choice: LevelChoice, train: bool) -> jax.Array:
         width = prefix(choice.expand, self.widths)
-        y = self.expand_bn(self.expand(x, width), train)
+        y = self.expand_bn.of_product(self.expand.sliced_kernel(len(x), width), x, train)
         y = self.depthwise_bn(self.depthwise(y, choice.kernel), train)
         # One mask suffices here. Up to this point no middle channel reads another one, and an earlier mask would give
         # a batch norm channels of zeros.
@@ -239,7 +238,7 @@ class ExitHead(nn.Module):
         Returns:
             Logits [classes, S, B], float32 or wider.
         """
-        y = self.expand_bn(self.expand(x), train)
+        y = self.expand_bn.of_product(self.expand.sliced_kernel(len(x)), x, train)
         y = h_swish(self.mix(jnp.mean(y, axis=(2, 3))))
         if keep is not None:
             y = jnp.where(keep[: y.shape[0]], y / keep_rate, 0)

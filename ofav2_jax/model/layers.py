@@ -16,8 +16,9 @@ from jax import lax
 
 from ofav2_jax.ops import batch_norm, depthwise
 from ofav2_jax.ops.activations import ACTIVATIONS, h_sigmoid
+from ofav2_jax.ops.backend import backend
 from ofav2_jax.ops.choose import apply_mask, pick
-from ofav2_jax.ops.pointwise import mix_channels
+from ofav2_jax.ops.pointwise import mix_and_normalise, mix_channels
 from ofav2_jax.ops.saved import save
 
 # Standard deviation sqrt(2 / fan_out) for a kernel [k, k, in, out]; a normal distribution that is not truncated, as in
@@ -46,7 +47,6 @@ class PointwiseConv(Layer):
         use_bias: whether there is a bias.
         dtype: dtype of the computation; parameters are float32.
         kernel_init: initialiser of the kernel.
-        saved: whether a loop over levels saves the product for its backward pass instead of recomputing it there.
     """
 
     in_channels: int
@@ -54,7 +54,6 @@ class PointwiseConv(Layer):
     use_bias: bool = False
     dtype: Any = jnp.float32
     kernel_init: Callable[..., jax.Array] = he_fan_out
-    saved: bool = True
 
     def setup(self):
         self.kernel = self.parameter("kernel", self.kernel_init, (self.in_channels, self.features))
@@ -63,11 +62,13 @@ class PointwiseConv(Layer):
 
     def __call__(self, x: jax.Array, width: int | jax.Array | None = None) -> jax.Array:
         """Maps [c, ...] to [d, ...], with c <= in_channels; d is `width` where that is an int, else features."""
+        y = save(mix_channels(self.sliced_kernel(len(x), width), x.astype(self.dtype)))
+        return y + batch_norm.along_channels(self.bias[: len(y)].astype(self.dtype), y) if self.use_bias else y
+
+    def sliced_kernel(self, in_channels: int, width: int | jax.Array | None = None) -> jax.Array:
+        """The kernel [c, d] for c input channels; d is `width` where that is an int, else features."""
         features = width if isinstance(width, int) else self.features
-        kernel = self.kernel[: x.shape[0], :features].astype(self.dtype)
-        y = mix_channels(kernel, x.astype(self.dtype))
-        y = save(y) if self.saved else y
-        return y + batch_norm.along_channels(self.bias[:features].astype(self.dtype), y) if self.use_bias else y
+        return self.kernel[:in_channels, :features].astype(self.dtype)
 
 
 class BatchNorm(Layer):
@@ -103,9 +104,7 @@ class BatchNorm(Layer):
         scale, bias = self.scale[:channels], self.bias[:channels]
         if train:
             y, mean, var = batch_norm.normalise_by_batch(x, scale, bias, self.activation, self.axis_name)
-            if self.is_mutable_collection("batch_stats") and not self.is_initializing():
-                self._store("mean", mean)
-                self._store("var", var)
+            self._store_statistics(mean, var)
         else:
             mean, var = (
                 jnp.atleast_2d(self.get_variable("batch_stats", name))[:, :channels].T for name in ("mean", "var")
@@ -114,6 +113,25 @@ class BatchNorm(Layer):
                 batch_norm.normalise(x, mean, lax.rsqrt(var + batch_norm.EPSILON), scale, bias)
             )
         return y.astype(self.dtype)
+
+    def of_product(self, kernel: jax.Array, x: jax.Array, train: bool) -> jax.Array:
+        """Normalises `mix_channels(kernel, x)`; in training without passes over the product for its statistics.
+
+        On a CPU, where such passes are cheap, those products of matrices that replace them would take longer. The product is not saved by a loop over levels: recomputing it from fewer channels is cheaper than writing and
+        reading it.
+        """
+        if not train or backend() == "cpu":
+            return self(mix_channels(kernel, x.astype(self.dtype)), train)
+        features = kernel.shape[1]
+        parameters = self.scale[:features], self.bias[:features]
+        y, mean, var = mix_and_normalise(kernel, x.astype(self.dtype), *parameters, self.activation, self.axis_name)
+        self._store_statistics(mean, var)
+        return y
+
+    def _store_statistics(self, mean, var):
+        if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+            self._store("mean", mean)
+            self._store("var", var)
 
     def _store(self, name, value):
         if value.shape[1] == 1:

@@ -20,13 +20,47 @@ def along_channels(values: jax.Array, x: jax.Array) -> jax.Array:
     return lax.broadcast_in_dim(values, shape, range(values.ndim))
 
 
-def _over_devices(mean: jax.Array, axis_name: str | None) -> jax.Array:
+def over_devices(mean: jax.Array, axis_name: str | None) -> jax.Array:
+    """The mean over the devices of the means over their shares of a batch; `axis_name` is None for one device."""
     return lax.pmean(mean, axis_name) if axis_name else mean
 
 
 def _average(values: jax.Array, axis_name: str | None) -> jax.Array:
     """Mean of [C, S, H, W, B] over pixels, images and devices: [C, S]."""
-    return _over_devices(jnp.mean(values, axis=(2, 3, 4)), axis_name)
+    return over_devices(jnp.mean(values, axis=(2, 3, 4)), axis_name)
+
+
+def _moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance of [C, S, H, W, B] over pixels, images and devices: [C, S] each, float32 or wider.
+
+    The formula E[x^2] - E[x]^2 cancels where the mean is large beside the standard deviation. A CPU, whose caches hold
+    x for a second pass, takes E[(x - E[x])^2]. Accelerators make one pass: they apply the formula to x - near, where
+    `near` is the mean over one pixel of all images, a number that lies near the mean.
+    """
+    if backend() == "cpu":
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        mean = _average(wide, axis_name)
+        return mean, _average(jnp.square(wide - along_channels(mean, x)), axis_name)
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    near = jnp.mean(x[:, :, x.shape[2] // 2, x.shape[3] // 2].astype(dtype), axis=-1)
+    x, near = _passes_apart(x, near)
+    away = x.astype(dtype) - along_channels(near, x)
+    first, second = _sums(away, jnp.square(away)) / math.prod(x.shape[2:])
+    mean_here = near + first
+    mean = over_devices(mean_here, axis_name)
+    var = jnp.maximum(second - jnp.square(first), 0)
+    # The variance over all devices is the mean of theirs, and the variance of their means.
+    return mean, over_devices(var + jnp.square(mean_here - mean), axis_name) if axis_name else var
+
+
+def _sums(*arrays: jax.Array) -> jax.Array:
+    """Sums of several arrays [C, S, H, W, B] over pixels and images, [arrays, C, S], in one pass."""
+    if backend() == "tpu":
+        # A TPU's compiler would write the concatenated activations to memory.
+        return jnp.stack([jnp.sum(values, axis=(2, 3, 4)) for values in arrays])
+    # As one array, so that each operation on the sums, such as the mean over devices, is one.
+    sums = jnp.sum(jnp.concatenate(arrays), axis=(2, 3, 4))
+    return sums.reshape(len(arrays), -1, sums.shape[-1])
 
 
 def normalise(x, mean, inverse_std, scale, bias):
@@ -66,10 +100,7 @@ def _passes_apart(*arrays):
 
 def _normalise_by_batch_fwd(x, scale, bias, activation, axis_name):
     (x,) = _passes_apart(x)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = _average(wide, axis_name)
-    # The variance takes a second pass, because E[x^2] - E[x]^2 cancels where the mean is large.
-    var = _average(jnp.square(wide - along_channels(mean, x)), axis_name)
+    mean, var = _moments(x, axis_name)
     mean, inverse_std = saved_residual(mean), saved_residual(lax.rsqrt(var + EPSILON))
     x, mean, inverse_std = _passes_apart(x, mean, inverse_std)
     wide = x.astype(mean.dtype)
@@ -89,21 +120,18 @@ def _normalise_by_batch_bwd(activation, axis_name, residuals, cotangents):
         return dy.astype(wide.dtype) * DERIVATIVES[activation](z), unit
 
     dz, unit = before_activation(x, dy)
-    if backend() != "tpu":
-        # The two sums are one array [2 C, S], so that each operation on them, such as the mean over devices, is one.
-        sums = jnp.sum(jnp.concatenate([dz, dz * unit]), axis=(2, 3, 4))
+    sums = _sums(dz, dz * unit)
+    if backend() == "gpu":
         # A GPU's compiler would make a second pass over the activations out of the sums over subnets below.
-        sums = sums if backend() == "cpu" else lax.optimization_barrier(sums)
-    else:
-        # A TPU's compiler would write the concatenated activations to memory.
-        sums = jnp.concatenate([jnp.sum(values, axis=(2, 3, 4)) for values in (dz, dz * unit)])
+        sums = lax.optimization_barrier(sums)
+    elif backend() == "tpu":
         x, dy, sums = _passes_apart(x, dy, sums)
         dz, unit = before_activation(x, dy)
-    through_mean, through_std = jnp.split(_over_devices(sums / math.prod(x.shape[2:]), axis_name), 2)
+    through_mean, through_std = over_devices(sums / math.prod(x.shape[2:]), axis_name)
     dx = (dz - along_channels(through_mean, x) - unit * along_channels(through_std, x)) * along_channels(
         scale[:, None] * inverse_std, x
     )
-    dbias, dscale = jnp.split(jnp.sum(sums, axis=1), 2)
+    dbias, dscale = jnp.sum(sums, axis=-1)
     return dx.astype(x.dtype), dscale, dbias
 
 
