@@ -81,11 +81,8 @@ def _pairs(x, y):
         x: float [c, S, ...].
         y: float [d, S, ...].
     """
-    x, y = (each.reshape(*each.shape[:2], -1) for each in (x, y))
     dtype = jnp.promote_types(x.dtype, jnp.float32)
-    if x.shape[1] == 1:
-        return jnp.einsum("cp,dp->cd", x[:, 0], y[:, 0], preferred_element_type=dtype)[None]
-    return jnp.einsum("csp,dsp->scd", x, y, preferred_element_type=dtype)
+    return jnp.einsum("cshwb,dshwb->scd", x, y, preferred_element_type=dtype)
 
 
 def _mix_each(matrices, x):
