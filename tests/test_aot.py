@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,9 +15,12 @@ import numpy as np
 import pytest
 
 from benchmarks.aot import __main__ as command
-from benchmarks.aot import gpu_cost, hlo, tables, tpu_cost, traffic
+from benchmarks.aot import drawn, gpu_cost, hlo, projection, tables, tpu_cost, traffic
 from benchmarks.aot.lowering import IMAGE_BYTES, CompileOnlyPrograms, Setting, lower
 from benchmarks.aot.targets import TARGETS, Target
+from benchmarks.train_step import NUM_SUBNETS
+from ofav2_jax import Settings
+from ofav2_jax.settings.phases import paper_phases
 from ofav2_jax.settings.recipe import Evaluation
 from tests.helpers.structure import ROOT
 
@@ -131,12 +135,64 @@ ENTRY %main (images: u8[1000,64], places: s32[4,1], stack: f32[3,1000], x: f32[1
 }
 """  # noqa: E501
 
+# Subnets in a loop, in it a conditional by index, in that a loop over levels with a conditional by a bool.
+SUBNETS_PROGRAM = """HloModule jit_step, is_scheduled=true
+
+%no_level (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  ROOT %skipped_level = f32[8]{0} copy(%x), backend_config={"window_config":{"estimated_cycles":"1"}}
+}
+
+%level (x.1: f32[8]) -> f32[8] {
+  %x.1 = f32[8]{0} parameter(0)
+  ROOT %level.1 = f32[8]{0} negate(%x.1), metadata={op_name="jit(f)/each_subnet/while/body/jvp(SuperNet)/if_stage_2_is_reached/cond/branch_1_fun/stage_2/while/body/closed_call/if_level_is_active/cond/branch_1_fun/Level/expand/neg"}, backend_config={"window_config":{"estimated_cycles":"100"}}
+}
+
+%levels_condition (x.2: f32[8]) -> pred[] {
+  %x.2 = f32[8]{0} parameter(0)
+  ROOT %constant.1 = pred[] constant(true)
+}
+
+%levels (x.3: f32[8]) -> f32[8] {
+  %x.3 = f32[8]{0} parameter(0)
+  %constant.2 = pred[] constant(true)
+  ROOT %cond.1 = f32[8]{0} conditional(%constant.2, %x.3, %x.3), true_computation=%level, false_computation=%no_level, metadata={op_name="jit(f)/each_subnet/while/body/jvp(SuperNet)/if_stage_2_is_reached/cond/branch_1_fun/stage_2/while/body/closed_call/if_level_is_active/cond"}
+}
+
+%no_stage (x.4: f32[8]) -> f32[8] {
+  %x.4 = f32[8]{0} parameter(0)
+  ROOT %skipped_stage = f32[8]{0} copy(%x.4), metadata={op_name="jit(f)"}, backend_config={"window_config":{"estimated_cycles":"2"}}
+}
+
+%stage (x.5: f32[8]) -> f32[8] {
+  %x.5 = f32[8]{0} parameter(0)
+  %first = f32[8]{0} copy(%x.5), metadata={op_name="jit(f)"}, backend_config={"window_config":{"estimated_cycles":"50"}}
+  ROOT %while.1 = f32[8]{0} while(%first), condition=%levels_condition, body=%levels, metadata={op_name="jit(f)/each_subnet/while/body/jvp(SuperNet)/if_stage_2_is_reached/cond/branch_1_fun/stage_2/while"}, backend_config={"known_trip_count":{"n":"3"}}
+}
+
+%subnets_condition (x.6: f32[8]) -> pred[] {
+  %x.6 = f32[8]{0} parameter(0)
+  ROOT %constant.3 = pred[] constant(true)
+}
+
+%subnet (x.7: f32[8]) -> f32[8] {
+  %x.7 = f32[8]{0} parameter(0)
+  %constant.4 = s32[] constant(1)
+  ROOT %cond.2 = f32[8]{0} conditional(%constant.4, %x.7, %x.7), branch_computations={%no_stage, %stage}, metadata={op_name="jit(f)/each_subnet/while/body/jvp(SuperNet)/if_stage_2_is_reached/cond"}
+}
+
+ENTRY %main (x.8: f32[8]) -> f32[8] {
+  %x.8 = f32[8]{0} parameter(0)
+  ROOT %while.2 = f32[8]{0} while(%x.8), condition=%subnets_condition, body=%subnet, metadata={op_name="jit(f)/each_subnet/while"}
+}
+"""  # noqa: E501
+
 TINY = Setting("ee_d", 0.1, batch_size=3, resolution=32, evaluation=Evaluation(6, 3, 3))
 
 
-def executed(text):
+def executed(text, subnets=None):
     module = hlo.Module(text, package=Path("/home/me/ofav2_jax"))
-    found, unknown = traffic.operations(module)
+    found, unknown = traffic.operations(module, subnets)
     return {operation.instruction.name: operation for operation in found}, unknown, module
 
 
@@ -172,12 +228,55 @@ def test_loops_multiply():
         "copy-start": 1,
         "copy.2": 1,
     }
-    assert unknown == []
+    assert unknown == traffic.Unknown()
 
 
 def test_a_loop_of_unknown_length_counts_once_and_is_named():
     operations, unknown, _ = executed(TPU_PROGRAM.replace(', backend_config={"known_trip_count":{"n":"5"}}', ""))
-    assert operations["fusion.1"].times == 3 and unknown == ["while.2"]
+    assert operations["fusion.1"].times == 3 and unknown == traffic.Unknown(loops=["while.2"])
+
+
+SUBNETS = drawn.Drawn(4, {"if_stage_2_is_reached": 0.8, "if_level_is_active": 2 / 3})
+
+
+def test_conditionals_count_as_often_as_subnets_contain_what_they_skip():
+    operations, unknown, _ = executed(SUBNETS_PROGRAM, SUBNETS)
+    assert {name: operation.times for name, operation in operations.items()} == {
+        "skipped_stage": pytest.approx(4 * 0.2),
+        "first": pytest.approx(4 * 0.8),
+        "skipped_level": pytest.approx(4 * 0.8 * 3 * 1 / 3),
+        "level.1": pytest.approx(4 * 0.8 * 3 * 2 / 3),
+    }
+    assert [name for name, operation in operations.items() if operation.skips] == ["skipped_stage", "skipped_level"]
+    assert unknown == traffic.Unknown()
+
+
+def test_an_upper_bound_takes_every_branch_that_computes_and_that_a_subnet_may_take():
+    operations, _, _ = executed(SUBNETS_PROGRAM, SUBNETS.largest)
+    assert {name: operation.times for name, operation in operations.items()} == {"first": 4, "level.1": 12}
+    assert drawn.Drawn(1, {"if_exit_1_is_own": 0.0}).largest.probabilities == {"if_exit_1_is_own": 0.0}
+
+
+def test_what_is_not_known_counts_once_with_the_larger_branch_and_is_named():
+    # The name of this one starts with that of the one around it.
+    text = SUBNETS_PROGRAM.replace("if_level_is_active", "other").replace("%level.1 = f32[8]", "%level.1 = f32[9]")
+    operations, unknown, _ = executed(text, SUBNETS)
+    assert "skipped_level" not in operations and operations["level.1"].times == pytest.approx(4 * 0.8 * 3)
+    assert unknown == traffic.Unknown(conditionals=["cond.1"])
+    operations, unknown, _ = executed(SUBNETS_PROGRAM.replace("%skipped_stage = f32[8]", "%skipped_stage = f32[99]"))
+    assert {name: operation.times for name, operation in operations.items()} == {"skipped_stage": 1}
+    assert unknown.loops == ["while.2"] and set(unknown.conditionals) == {"cond.1", "cond.2"}
+
+
+def test_operations_without_a_name_belong_to_where_they_are():
+    operations, _, _ = executed(SUBNETS_PROGRAM, SUBNETS)
+    found = {name: (tables.pass_of(o, has_teacher=True), tables.part_of(o)) for name, o in operations.items()}
+    assert found == {
+        "skipped_stage": ("forward", "skipped"),
+        "first": ("forward", "stage_2 rest"),
+        "skipped_level": ("forward", "skipped"),
+        "level.1": ("forward", "stage_2 expand"),
+    }
 
 
 def test_source_lines_are_those_of_the_package_the_innermost_first():
@@ -217,6 +316,92 @@ def test_float32_copies():
     assert traffic.float32_copies(module, batch_size=4) == []
 
 
+# --- subnets that are drawn ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("phase", "num_subnets", "level", "reached", "own"),
+    [
+        ("kernel", 1, 1, [1, 1, 1, 1, 1], [0, 0, 0, 0, 1]),
+        # Depths 4, 3 and 2 run all three levels of the loop, two, and one.
+        ("depth2", 2, 2 / 3, [1, 4 / 5, 3 / 5, 2 / 5, 1 / 5], [1 / 5] * 5),
+        ("width2", 4, 2 / 3, [1, 4 / 5, 3 / 5, 2 / 5, 1 / 5], [1 / 5] * 5),
+    ],
+)
+def test_subnets_of_a_step(phase, num_subnets, level, reached, own):
+    found = drawn.in_program(TINY, phase)
+    assert found.num_subnets == NUM_SUBNETS[phase] == num_subnets
+    assert found.probabilities == {
+        "if_level_is_active": pytest.approx(level),
+        **{f"if_stage_{i + 1}_is_reached": pytest.approx(share) for i, share in enumerate(reached)},
+        **{f"if_exit_{i + 1}_is_own": pytest.approx(share) for i, share in enumerate(own)},
+    }
+
+
+@pytest.mark.parametrize("phase", ["recalibrate", "test"])
+def test_subnets_of_a_test(phase):
+    found = drawn.in_program(dataclasses.replace(TINY, evaluation=Evaluation(6, 3, 3, subnets_per_pass=3)), phase)
+    assert found.num_subnets == 3 and found.probabilities["if_level_is_active"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("network", "phase", "level", "stage_4", "exit_4"),
+    [
+        ("ee_d", "full", 1, 1, 0),
+        ("ee_d", "height-2", 1, 2 / 3, 1 / 3),
+        ("ee_d", "depth-1", 5 / 6, 2 / 5, 1 / 5),
+        ("ofa_mbv3", "width-1", 2 / 3, 1, 0),
+    ],
+)
+def test_subnets_of_each_phase_of_a_run(network, phase, level, stage_4, exit_4):
+    phases = paper_phases(network)
+    (index,) = (i for i, each in enumerate(phases) if each.name == phase)
+    found = drawn.in_phase(network, phases, index).probabilities
+    shares = [found[name] for name in ("if_level_is_active", "if_stage_4_is_reached", "if_exit_4_is_own")]
+    assert shares == pytest.approx([level, stage_4, exit_4])
+
+
+# --- a whole run ----------------------------------------------------------------------------------------------
+
+
+def test_a_tpu_runs_two_programs_and_a_gpu_one_for_each_number_of_subnets():
+    settings = Settings.paper("ofa_mbv3")
+    assert [phase.name for phase in settings.phases] == ["full", "kernel", "depth-1", "depth-2", "width-1", "width-2"]
+    assert projection.programs_of(settings, TARGETS["v5e"]) == {"full": [0], "width2": [1, 2, 3, 4, 5]}
+    by_number = {"full": [0], "kernel": [1], "depth2": [2, 3], "width2": [4, 5]}
+    assert projection.programs_of(settings, TARGETS["h100"]) == by_number
+
+
+def test_one_program_is_estimated_for_each_phase(monkeypatch, capsys):
+    class Compiled:
+        def as_text(self):
+            return SUBNETS_PROGRAM
+
+    monkeypatch.setattr(projection, "lower", lambda *_: (None, 0.0))
+    monkeypatch.setattr(projection, "compile_for", lambda *_: (Compiled(), 7.0))
+    target, settings = Target("tpu", "any", bandwidth=1.0, memory=1, clock_hz=1e3), Settings.paper("ee_d")
+    kernel, width_2 = 1, len(settings.phases) - 1
+    found = projection.estimate(TINY, settings, target, "width2", [kernel, width_2])
+    assert found == {
+        ("kernel", 32): {"estimated_ms": pytest.approx(50 + 3 * 100)},
+        ("width-2", 32): {"estimated_ms": pytest.approx(4 * (0.2 * 2 + 0.8 * (50 + 1 * 1 + 2 * 100)))},
+    }
+    assert "width-2   estimated_ms 804.80" in capsys.readouterr().out
+
+
+def test_a_whole_run_is_the_sum_of_its_phases(capsys):
+    settings = Settings.paper("ee_d")
+    resolutions = (48, 64)
+    estimates = {(phase.name, r): {"bound_ms": r / 10} for phase in settings.phases for r in resolutions}
+    found = projection.project(settings, estimates, resolutions)
+    # 425 batches of 200 in an epoch; 180 epochs of phase full, 120 and 5 of phase kernel.
+    assert [row["steps"] for row in found["phases"]][:2] == [180 * 425, 125 * 425]
+    assert found["steps"] == 915 * 425
+    assert found["hours"] == {"bound_ms": pytest.approx(915 * 425 * 5.6e-3 / 3600)}
+    projection.print_table({"setting": {"resolutions": resolutions}, **found}, missing={56})
+    assert "as if they had 48, 64 px; a run draws 56 px as often, too" in capsys.readouterr().out
+
+
 # --- estimates and tables -----------------------------------------------------------------------------------------
 
 
@@ -251,6 +436,11 @@ def test_bound_and_model_of_a_gpu():
         ("jit(f)/vmap()/gather", ("data/augment.py:88",), "input", "- rest"),
         ("args[1].images.images", (), "input", "- images"),
         ("", (), "other", "- rest"),
+        ("jit(f)/each_subnet/while/body/transpose(jvp(SuperNet))/if_exit_2_is_own/cond/branch_1_fun/exit_2/mix_bn/mul",
+         (), "backward", "exit_2 mix_bn"),
+        ("jit(f)/each_subnet/while/body/transpose(jvp(SuperNet))/if_stage_3_is_reached/add_any", (), "backward",
+         "stage_3 rest"),
+        ("jit(f)/each_subnet/while/body/add", ("train/step.py:219",), "backward", "- sum over subnets"),
     ],
 )  # fmt: skip
 def test_passes_and_parts(op_name, sources, in_pass, part):
@@ -269,6 +459,18 @@ def test_figures_and_tables_of_a_program(capsys):
     command.print_results({"setting": {"target": "h100"}, **sizes, **found}, target)
     assert "the 2 most expensive by bound_ms" in capsys.readouterr().out
     assert json.loads(json.dumps(found))["bytes"] == found["bytes"]
+
+
+def test_figures_of_a_program_that_skips(capsys):
+    target = Target("tpu", "any", bandwidth=1.0, memory=1, clock_hz=1e3)
+    found = command.analysis(SUBNETS_PROGRAM, target, 4, True, dataclasses.replace(SUBNETS, num_subnets=1000))
+    assert found["estimated_ms"] == pytest.approx(1000 * (0.2 * 2 + 0.8 * (50 + 1 * 1 + 2 * 100)))
+    assert found["estimated_ms_largest"] == pytest.approx(1000 * (50 + 3 * 100))
+    assert found["launches"] == 200 + 800 + 800 + 1600 and isinstance(found["launches"], int)
+    sizes = {"argument_bytes": 1, "temporary_bytes": 2, "new_result_bytes": 3}
+    command.print_results({"setting": {"target": "v5e"}, **sizes, **json.loads(json.dumps(found))}, target)
+    printed = capsys.readouterr().out
+    assert "_largest is an upper bound" in printed and " 1,600 " in printed and "skipped" in printed
 
 
 def test_ratios():
@@ -297,11 +499,34 @@ def test_a_program_is_lowered_instead_of_run():
     assert memory.alias_size_in_bytes == 5 * 4
 
 
+@functools.cache
+def lowered_here(phase):
+    return lower(TINY, phase, Here("cpu", "any", 1.0, 1))
+
+
 @pytest.mark.parametrize(("phase", "batch"), [("kernel", "tensor<1x3xi32>"), ("test", "tensor<1x3xi1>")])
 def test_the_product_s_programs_are_lowered_from_shapes(phase, batch):
-    lowered, seconds = lower(TINY, phase, Here("cpu", "any", 1.0, 1))
+    lowered, seconds = lowered_here(phase)
     text = lowered.as_text()
     assert "tensor<110000x12288xui8>" in text and batch in text and "bf16" in text and seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("phase", "conditions"),
+    [
+        ("kernel", {"level_is_active", *(f"stage_{i}_is_reached" for i in range(2, 6)),
+                    *(f"exit_{i}_is_own" for i in range(1, 6))}),
+        ("test", {"level_is_active"}),
+    ],
+)  # fmt: skip
+def test_all_conditionals_of_the_product_are_known(phase, conditions):
+    text = lowered_here(phase)[0].as_text(dialect="hlo", debug_info=True)
+    names = re.findall(r' conditional\(.*op_name="([^"]*)"', text)
+    subnets = drawn.in_program(TINY, phase)
+    assert len(names) == text.count(" conditional(") and None not in map(subnets.probability, names)
+    assert {name.split("/")[-2] for name in names} == {f"if_{condition}" for condition in conditions}
+    loops = re.findall(r' while\(.*op_name="([^"]*)"', text)
+    assert [subnets.trip_count(name) for name in loops if "each_subnet" in name].count(subnets.num_subnets) == 1
 
 
 # --- devices that are not here ------------------------------------------------------------------------------------
@@ -323,11 +548,12 @@ def compiled(target, phase):
         return json.loads(Path(folder, "figures").read_text()), Path(folder, "program").read_text()
 
 
-@pytest.mark.parametrize(("target", "phase"), [("v5e", "full"), ("h100", "test")])
+@pytest.mark.parametrize(("target", "phase"), [("v5e", "full"), ("v5e", "test"), ("h100", "test")])
 def test_small_programs_compile(target, phase):
     found, _ = compiled(target, phase)
     assert found["argument_bytes"] >= IMAGE_BYTES
-    assert found["launches"] > found["operations"] > 300 and not found["loops_of_unknown_length"]
+    assert found["launches"] > found["operations"] > 300
+    assert not found["loops_of_unknown_length"] and not found["conditionals_of_unknown_frequency"]
     estimates = ("estimated_ms",) if target == "v5e" else ("bound_ms", "model_ms")
     assert all(found[name] > 0 for name in estimates)
     # Most of the time is known to belong to a part of the network, or to reading the images.

@@ -8,9 +8,13 @@ Activations are bfloat16. `full`, `kernel`, `depth2` and `width2` are steps: of 
 four subnets with a teacher. Recalibration and test have the batch sizes of the settings. The data set is 110,000 images
 of 64x64. Nothing is run: the times are the compilers' estimates, and benchmarks/README.md says how far they can be
 trusted. The extra `aot` installs the compilers.
+
+Programs for TPUs skip what a subnet does not contain. What such a program executes is counted on average over the
+subnets that are drawn in the phase.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -21,15 +25,15 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 
-from benchmarks.aot import gpu_cost, tables, tpu_cost
+from benchmarks.aot import tables
+from benchmarks.aot.costs import COSTS
+from benchmarks.aot.drawn import Drawn, in_program
 from benchmarks.aot.hlo import Module
 from benchmarks.aot.lowering import PHASES, Setting, compile_for, lower
 from benchmarks.aot.targets import TARGETS, Target
 from benchmarks.aot.traffic import operations
 from benchmarks.ours import write_json
 from benchmarks.train_step import NUM_SUBNETS
-
-_COSTS: dict[str, Any] = {"tpu": tpu_cost, "gpu": gpu_cost}
 
 
 def main() -> None:
@@ -64,7 +68,7 @@ def main() -> None:
         "trace_processor_s": trace_s,
         "compile_processor_s": compile_s,
         **memory(compiled),
-        **analysis(text, target, args.top, NUM_SUBNETS.get(args.phase, 0) > 0),
+        **analysis(text, target, args.top, NUM_SUBNETS.get(args.phase, 0) > 0, in_program(setting, args.phase)),
     }
     print_results(results, target)
     if earlier:
@@ -86,17 +90,21 @@ def memory(compiled: jax.stages.Compiled) -> dict[str, int]:
     }
 
 
-def analysis(text: str, target: Target, top: int, has_teacher: bool) -> dict[str, Any]:
-    """The figures and tables of a compiled program."""
-    executed, unknown_loops = operations(Module(text))
-    cost = _COSTS[target.platform]
+def analysis(text: str, target: Target, top: int, has_teacher: bool, drawn: Drawn | None = None) -> dict[str, Any]:
+    """The figures and tables of a compiled program; see `operations` for the subnets that are drawn."""
+    module, cost = Module(text), COSTS[target.platform]
+    executed, unknown = operations(module, drawn)
     figures = cost.estimate(executed, target)
+    largest = cost.estimate(operations(module, drawn and drawn.largest)[0], target)
     return {
         **figures,
-        "bytes": sum(operation.num_bytes * operation.times for operation in executed),
+        **{f"{estimate}_largest": largest[estimate] for estimate in cost.ESTIMATES},
+        "bytes": round(sum(operation.num_bytes * operation.times for operation in executed)),
         "operations": len(executed),
-        "launches": sum(operation.times for operation in executed),
-        "loops_of_unknown_length": unknown_loops,
+        "launches": round(sum(operation.times for operation in executed)),
+        "drawn": drawn and dataclasses.asdict(drawn),
+        "loops_of_unknown_length": unknown.loops,
+        "conditionals_of_unknown_frequency": unknown.conditionals,
         "parts": tables.by_part(executed, has_teacher),
         "most_expensive": {
             estimate: tables.most_expensive(executed, estimate, top, has_teacher) for estimate in cost.ESTIMATES
@@ -114,8 +122,13 @@ def print_results(results: dict[str, Any], target: Target) -> None:
             print(f"{name:<28}{value:>18,.2f}" if isinstance(value, float) else f"{name:<28}{value:>18,}")
     needed = results["argument_bytes"] + results["temporary_bytes"] + results["new_result_bytes"]
     print(f"{'share of memory needed':<28}{needed / target.memory:>18.1%}")
+    if any(results[f"{estimate}_largest"] != results[estimate] for estimate in results["most_expensive"]):
+        print("figures are averages over the subnets that are drawn; _largest is an upper bound, as if each of them")
+        print("computed all levels, stages and exits that any can have")
     if results["loops_of_unknown_length"]:
         print(f"counted once: the loops {', '.join(results['loops_of_unknown_length'])}")
+    if results["conditionals_of_unknown_frequency"]:
+        print(f"counted with one branch: the conditionals {', '.join(results['conditionals_of_unknown_frequency'])}")
     for estimate, rows in results["most_expensive"].items():
         tables.print_parts(results["parts"], estimate)
         tables.print_most_expensive(rows, estimate, results[estimate])

@@ -13,9 +13,8 @@ _PACKAGE = Path(ofav2_jax.__file__).parent
 _BITS = {"pred": 8, "token": 0, "c64": 64, "c128": 128}
 _ARRAY = re.compile(r"\b(pred|token|opaque|bf16|[fsuc]\d+\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)")
-_CALLED = re.compile(
-    r"\b(?:calls|to_apply|branch_computations|true_computation|false_computation)=\{?((?:%?[\w.\-]+(?:, )?)+)"
-)
+_CALLED = re.compile(r"\b(?:calls|to_apply)=(\{[^}]*\}|%?[\w.\-]+)")
+_BRANCHES = re.compile(r"\bbranch_computations=(\{[^}]*\})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,14 +101,23 @@ class Instruction:
 
     @property
     def called(self) -> list[str]:
-        """The computations that it calls once: of a fusion, a call, a conditional; not those of a loop."""
-        found = _CALLED.search(self.attributes)
-        return re.findall(r"[\w.\-]+", found.group(1)) if found else []
+        """The computations that it calls once: of a fusion or a call; not those of a loop or a conditional."""
+        return _names(_CALLED.search(self.attributes))
+
+    @property
+    def branches(self) -> list[str]:
+        """The computations that a conditional chooses among, that for false or 0 first."""
+        of_bool = [self.attribute(rf"\b{value}_computation=%?([\w.\-]+)") for value in ("false", "true")]
+        return [name for name in of_bool if name] or _names(_BRANCHES.search(self.attributes))
 
     def attribute(self, pattern: str) -> str | None:
         """The first group of a pattern in the attributes."""
         found = re.search(pattern, self.attributes)
         return found.group(1) if found else None
+
+
+def _names(found: re.Match | None) -> list[str]:
+    return re.findall(r"[\w.\-]+", found.group(1)) if found else []
 
 
 class Computation:
@@ -161,7 +169,6 @@ class Module:
 
     def __init__(self, text: str, package: Path = _PACKAGE):
         self.computations: dict[str, Computation] = {}
-        self._package = package
         current = None
         for line in text.splitlines():
             if line.startswith(("%", "ENTRY")) and line.endswith("{"):
@@ -174,7 +181,7 @@ class Module:
             elif current is not None and (found := _INSTRUCTION.match(line)):
                 instruction = _instruction(*found.groups())
                 current.instructions[instruction.name] = instruction
-        self._frames = _frames(text)
+        self._frames = _frames(text, package)
 
     def sources(self, instruction: Instruction) -> tuple[str, ...]:
         """Lines of the package that the instruction comes from, "model/stage.py:90", the innermost first."""
@@ -182,8 +189,8 @@ class Module:
         lines = []
         while frame in self._frames:
             path, line, frame = self._frames[frame]
-            if Path(path).is_relative_to(self._package):
-                lines.append(f"{Path(path).relative_to(self._package)}:{line}")
+            if path:
+                lines.append(f"{path}:{line}")
         return tuple(lines)
 
 
@@ -206,14 +213,17 @@ def _split(text: str) -> tuple[str, str]:
     raise ValueError(f"a bracket stays open in {text[:200]!r}")
 
 
-def _frames(text: str) -> dict[str | None, tuple[str, str, str]]:
-    """The stack frames by number: file, line, number of the parent frame."""
+def _frames(text: str, package: Path) -> dict[str | None, tuple[str, str, str]]:
+    """The stack frames by number: file in the package or "" if it lies elsewhere, line, number of the parent frame."""
 
     def section(title):
         found = re.search(rf"^{title}\n((?:\d+ .*\n)*)", text, re.M)
         return found.group(1) if found else ""
 
-    files = dict(re.findall(r'^(\d+) "(.*)"$', section("FileNames"), re.M))
+    files = {
+        number: str(Path(file).relative_to(package)) if Path(file).is_relative_to(package) else ""
+        for number, file in re.findall(r'^(\d+) "(.*)"$', section("FileNames"), re.M)
+    }
     places = {
         number: (files.get(file, ""), line)
         for number, file, line in re.findall(

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import resource
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

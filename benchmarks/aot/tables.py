@@ -8,12 +8,14 @@ from typing import Any
 from benchmarks.aot.traffic import Operation
 
 PASSES = ("input", "teacher", "forward", "backward", "optimiser", "other")
-_PART = re.compile(r"\b(stem(?=_)|stage_\d|exit_\d)")
+_PART = re.compile(r"\b(?:if_)?(stem(?=_)|stage_\d|exit_\d)")
+_SUM_OF_GRADIENTS = "each_subnet/while/body/add"
 _LAYERS = re.compile(
     r"\b((?:stem|expand|depthwise|project|mix)_bn|stem_conv|expand|depthwise|project|se|mix|classifier)(?=/|$)"
 )
 _COMPARED = (
     *("estimated_ms", "bound_ms", "model_ms", "bytes", "launches", "operations"),
+    *("estimated_ms_largest", "bound_ms_largest", "model_ms_largest"),
     *("compile_processor_s", "temporary_bytes"),
 )
 _MOST_PARTS = 40
@@ -22,7 +24,7 @@ _MOST_PARTS = 40
 def pass_of(operation: Operation, has_teacher: bool) -> str:
     """The pass that an operation belongs to, one of `PASSES`; what is computed anew counts as backward."""
     name = operation.op_name
-    if "transpose(" in name or "rematted_computation" in name:
+    if "transpose(" in name or "rematted_computation" in name or name.endswith(_SUM_OF_GRADIENTS):
         return "backward"
     if "jvp(" in name:
         return "forward"
@@ -38,7 +40,9 @@ def pass_of(operation: Operation, has_teacher: bool) -> str:
 
 
 def part_of(operation: Operation) -> str:
-    """The stage, exit or stem and the layer in it: "stage_1 depthwise_bn"."""
+    """The stage, exit or stem and the layer in it: "stage_1 depthwise_bn"; "skipped" is what runs instead of a part."""
+    if operation.skips:
+        return "skipped"
     name = operation.op_name
     part = _PART.search(name)
     layer = _LAYERS.findall(name)
@@ -50,6 +54,8 @@ def part_of(operation: Operation) -> str:
         what = "images"
     elif name.endswith("split"):
         what = "parameters"
+    elif name.endswith(_SUM_OF_GRADIENTS):
+        what = "sum over subnets"
     else:
         what = "rest"
     return f"{part.group(1) if part else '-'} {what}"
@@ -123,8 +129,13 @@ def print_most_expensive(rows: list[dict[str, Any]], estimate: str, total: float
     for row in rows:
         moved = f"{row['read_bytes'] / 1e6:>9.2f}{row['written_bytes'] / 1e6:>9.2f}"
         share = row[estimate] / (total or 1.0)
-        print(f"{row[estimate]:>9.3f} ms{share:>7.1%}{row['times']:>5}{moved}  {row['kind']}  {row['result'][:90]}")
+        costs = f"{row[estimate]:>9.3f} ms{share:>7.1%}{_number(row['times']):>9}{moved}"
+        print(f"{costs}  {row['kind']}  {row['result'][:90]}")
         print(f"{'':>21}{row['name']}  {row['op_name'][-100:]}  {' '.join(row['sources'])}")
+
+
+def _number(times: float) -> str:
+    return f"{times:,.1f}".removesuffix(".0")
 
 
 def ratios(results: dict[str, Any], earlier: dict[str, Any]) -> dict[str, float]:

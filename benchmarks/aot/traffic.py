@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 
+from benchmarks.aot.drawn import Drawn
 from benchmarks.aot.hlo import Computation, Instruction, Module
 
 # They do nothing when the program runs.
@@ -11,7 +12,7 @@ _FREE = {
     *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "partition-id", "replica-id"),
     *("opt-barrier", "add-dependency", "copy-done", "async-update", "async-done"),
 }
-_CALLS = {"call", "conditional", "async-start"}
+_CALLS = {"call", "async-start"}
 _SLICES = {"slice", "dynamic-slice", "gather"}
 _UPDATE = "dynamic-update-slice"
 
@@ -22,22 +23,25 @@ class Operation:
 
     Attributes:
         instruction: what XLA executes.
-        times: how often in one run of the program.
+        times: how often in one run of the program, on average.
         read: bytes of main memory that it reads each time.
         written: bytes of main memory that it writes each time.
         kind: "copy", "fusion:Loop", "custom-call:...".
-        op_name: JAX's name of the part that makes most of the bytes.
+        op_name: JAX's name of the part that makes most of the bytes, or of the loop or conditional that it is in, if
+            that says more.
         sources: lines of the package that this part comes from, the innermost first.
+        skips: whether it is what runs in the place of something that is skipped.
         ms: milliseconds of all times together, by the name of the estimate.
     """
 
     instruction: Instruction
-    times: int
+    times: float
     read: int
     written: int
     kind: str
     op_name: str
     sources: tuple[str, ...]
+    skips: bool = False
     ms: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
@@ -46,32 +50,95 @@ class Operation:
         return self.read + self.written
 
 
-def operations(module: Module) -> tuple[list[Operation], list[str]]:
+@dataclasses.dataclass
+class Unknown:
+    """What a program does not say about itself.
+
+    Attributes:
+        loops: names of loops whose trip count is not known; their bodies are counted once.
+        conditionals: names of those of which it is not known how often they choose which branch; the branch that makes
+            the most bytes is counted every time.
+    """
+
+    loops: list[str] = dataclasses.field(default_factory=list)
+    conditionals: list[str] = dataclasses.field(default_factory=list)
+
+
+def operations(module: Module, drawn: Drawn | None = None) -> tuple[list[Operation], Unknown]:
     """Everything that a program executes.
 
-    Returns:
-        The operations, and the names of loops whose trip count is not known, whose bodies are counted once.
+    Args:
+        module: the program.
+        drawn: the subnets that it computes; None: not known.
     """
-    unknown: list[str] = []
-    return list(_executed(module, module.entry, 1, unknown)), unknown
+    walk = _Walk(module, drawn or Drawn())
+    return list(walk.through(module.entry, _Place())), walk.unknown
 
 
-def _executed(module: Module, computation: Computation, times: int, unknown: list[str]) -> Iterator[Operation]:
-    for instruction in computation:
-        if instruction.op == "while":
-            count = trip_count(module, instruction)
-            if count is None:
-                unknown.append(instruction.name)
-            body = module.computations[instruction.attribute(r"body=%?([\w.\-]+)") or ""]
-            yield from _executed(module, body, times * (1 if count is None else count), unknown)
-        elif instruction.op in _CALLS:
-            for name in instruction.called:
-                yield from _executed(module, module.computations[name], times, unknown)
-        elif instruction.op not in _FREE:
-            read, written = traffic(module, computation, instruction)
-            main = _main_part(module, instruction)
-            sources = module.sources(main) or module.sources(instruction)
-            yield Operation(instruction, times, read, written, _kind(instruction), main.op_name, sources)
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a computation is called: how often it runs, JAX's name of what calls it, and `Operation.skips`."""
+
+    times: float = 1
+    op_name: str = ""
+    skips: bool = False
+
+    def inside(self, instruction: Instruction, times: float = 1, skips: bool = False) -> "_Place":
+        """The place of what an instruction calls so many times."""
+        return _Place(self.times * times, self.name_of(instruction), self.skips or skips)
+
+    def name_of(self, instruction: Instruction) -> str:
+        """JAX's name of an instruction; that of the place if it has none, or one that only says less."""
+        return self.op_name if self.op_name.startswith(instruction.op_name) else instruction.op_name
+
+
+class _Walk:
+    """Goes through everything that a program executes."""
+
+    def __init__(self, module: Module, drawn: Drawn):
+        self.unknown = Unknown()
+        self._module = module
+        self._drawn = drawn
+
+    def through(self, computation: Computation, place: _Place) -> Iterator[Operation]:
+        """The operations of a computation and of all that it calls."""
+        for instruction in computation:
+            if instruction.op == "while":
+                body = self._module.computations[instruction.attribute(r"body=%?([\w.\-]+)") or ""]
+                yield from self.through(body, place.inside(instruction, self._trip_count(instruction)))
+            elif instruction.op == "conditional":
+                yield from self._conditional(instruction, place)
+            elif instruction.op in _CALLS:
+                for name in instruction.called:
+                    yield from self.through(self._module.computations[name], place.inside(instruction))
+            elif instruction.op not in _FREE:
+                read, written = traffic(self._module, computation, instruction)
+                main = _main_part(self._module, instruction)
+                sources = self._module.sources(main) or self._module.sources(instruction)
+                name, kind = place.name_of(main), _kind(instruction)
+                yield Operation(instruction, place.times, read, written, kind, name, sources, place.skips)
+
+    def _trip_count(self, loop: Instruction) -> int:
+        count = self._drawn.trip_count(loop.op_name)
+        if count is None:
+            count = trip_count(self._module, loop)
+        if count is None:
+            self.unknown.loops.append(loop.name)
+        return 1 if count is None else count
+
+    def _conditional(self, instruction: Instruction, place: _Place) -> Iterator[Operation]:
+        branches = [self._module.computations[name] for name in instruction.branches]
+        probability = self._drawn.probability(instruction.op_name)
+        if probability is None:
+            self.unknown.conditionals.append(instruction.name)
+            of_branches = [list(self.through(branch, place.inside(instruction))) for branch in branches]
+            yield from max(of_branches, key=lambda found: sum(o.instruction.num_bytes * o.times for o in found))
+            return
+        skipping, computing = branches
+        if probability < 1:
+            yield from self.through(skipping, place.inside(instruction, 1 - probability, skips=True))
+        if probability > 0:
+            yield from self.through(computing, place.inside(instruction, probability))
 
 
 def trip_count(module: Module, loop: Instruction) -> int | None:
