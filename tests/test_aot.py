@@ -92,6 +92,8 @@ ENTRY %main (images: u8[10,3], state: (s32[], bf16[5,8,128]), small: bf16[4,1,2,
   %fusion.2 = f32[4,1,2,2,3]{4,0,3,2,1:T(4,128)} fusion(%small), kind=kLoop, calls=%fused_convert, backend_config={"window_config":{"estimated_cycles":"40"}}
   %copy-start = (u8[10,3]{0,1:T(8,128)(4,1)S(1)}, u8[10,3]{0,1:T(8,128)(4,1)}, u32[]{:S(2)}) copy-start(%images)
   %copy-done = u8[10,3]{0,1:T(8,128)(4,1)S(1)} copy-done(%copy-start)
+  %slice-start = ((u8[10,3]{0,1:T(8,128)(4,1)}), u8[5,3]{0,1:T(8,128)(4,1)S(1)}, s32[]{:S(2)}) slice-start(%images), slice={[0:5], [0:3]}
+  %slice-done = u8[5,3]{0,1:T(8,128)(4,1)S(1)} slice-done(%slice-start)
   ROOT %copy.2 = u8[10,3]{1,0:T(8,128)(4,1)} copy(%images), metadata={op_name="args[1].images.images"}, backend_config={"window_config":{"estimated_cycles":"7"}}
 }
 """  # noqa: E501
@@ -226,6 +228,7 @@ def test_loops_multiply():
         "fusion.1": 15,
         "fusion.2": 1,
         "copy-start": 1,
+        "slice-start": 1,
         "copy.2": 1,
     }
     assert unknown == traffic.Unknown()
@@ -293,6 +296,7 @@ def test_bytes_on_a_tpu():
         "fusion.1": (8 * 128 * 2 + 4, 0),
         "fusion.2": (0, 4 * 2 * 2 * 128 * 4),
         "copy-start": (8 * 128, 0),
+        "slice-start": (8 * 128, 0),
         "copy.2": (8 * 128, 16 * 128),
     }
 
@@ -410,7 +414,7 @@ def test_cycles_of_a_tpu():
     target = Target("tpu", "any", bandwidth=1e6, memory=1, clock_hz=1e3)
     figures = tpu_cost.estimate(list(operations.values()), target)
     assert figures["estimated_ms"] == 15 * 100 + 40 + 7
-    assert figures["bytes_ms"] == pytest.approx(15 * 2.052 + 8.192 + 1.024 + 3.072)
+    assert figures["bytes_ms"] == pytest.approx(15 * 2.052 + 8.192 + 1.024 + 1.024 + 3.072)
 
 
 def test_bound_and_model_of_a_gpu():

@@ -10,7 +10,7 @@ from benchmarks.aot.hlo import Computation, Instruction, Module
 # They do nothing when the program runs.
 _FREE = {
     *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "partition-id", "replica-id"),
-    *("opt-barrier", "add-dependency", "copy-done", "async-update", "async-done"),
+    *("opt-barrier", "add-dependency", "copy-done", "slice-done", "async-update", "async-done"),
 }
 _CALLS = {"call", "async-start"}
 _SLICES = {"slice", "dynamic-slice", "gather"}
@@ -174,6 +174,10 @@ def traffic(module: Module, computation: Computation, instruction: Instruction) 
         # Its results are the destination, the source, and a semaphore.
         destination, source = (a.num_bytes if a.in_main_memory else 0 for a in instruction.results[:2])
         return source, destination
+    if instruction.op == "slice-start":
+        # Its results are the source, the slice, and a semaphore.
+        part = instruction.results[-2]
+        return min(part.num_bytes, _in_memory(operands[0])), part.num_bytes if part.in_main_memory else 0
     if instruction.op == "custom-call" and len(instruction.results) > 1 and "__cublas" in instruction.attributes:
         # The second result is room for intermediate results, which few products need.
         written = instruction.results[0].num_bytes

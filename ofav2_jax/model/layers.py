@@ -115,12 +115,13 @@ class BatchNorm(Layer):
         return y.astype(self.dtype)
 
     def of_product(self, kernel: jax.Array, x: jax.Array, train: bool) -> jax.Array:
-        """Normalises `mix_channels(kernel, x)`; in training without passes over the product for its statistics.
+        """Normalises `mix_channels(kernel, x)`; a TPU makes no passes over the product for its statistics in training.
 
-        On a CPU, where such passes are cheap, those products of matrices that replace them would take longer. The product is not saved by a loop over levels: recomputing it from fewer channels is cheaper than writing and
-        reading it.
+        A CPU takes longer for the products of matrices that replace such passes; a GPU would launch more kernels and
+        move as many bytes. The product is not saved by a loop over levels: recomputing it from fewer channels is
+        cheaper than writing and reading it.
         """
-        if not train or backend() == "cpu":
+        if not train or backend() != "tpu":
             return self(mix_channels(kernel, x.astype(self.dtype)), train)
         features = kernel.shape[1]
         parameters = self.scale[:features], self.bias[:features]

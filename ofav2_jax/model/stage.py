@@ -115,7 +115,7 @@ class Stage(nn.Module):
                 with jax.named_scope("if_level_is_active"):
                     return lax.cond(xs[1] < of_stage[0, self.index], remat(traced), inactive, carry, xs)
 
-            skips = choices.num_subnets == 1 and one_at_a_time()
+            skips = isinstance(choices, Choices) and choices.num_subnets == 1 and one_at_a_time()
             (_, output), stats = lax.scan(skipping if skips else remat(traced), start, xs)
         elif len(set(of_levels)) == 1:
             (_, output), stats = lax.scan(lambda carry, xs: body(carry, xs, of_levels[0]), start, xs)

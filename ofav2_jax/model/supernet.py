@@ -139,8 +139,9 @@ class SuperNet(nn.Module):
         x = self.stem_bn(self.stem_conv(jnp.transpose(images, (3, 1, 2, 0))[:, None]), train)
         x = self.stem_block(x, train)
         logits = {}
-        skips = isinstance(choices, Choices) and choices.num_subnets == 1 and one_at_a_time()
-        own_exit: Any = choices.height[0] if skips and self.spec.early_exits and not all_exits else None
+        own_exit: Any = None
+        if isinstance(choices, Choices) and choices.num_subnets == 1 and one_at_a_time():
+            own_exit = choices.height[0] if self.spec.early_exits and not all_exits else None
         for stage in range(height):
             run = functools.partial(self.stages[stage], choices=choices, train=train, unpack_level=unpack_level)
             is_below_exit = stage == 0 or own_exit is None or own_exit > stage

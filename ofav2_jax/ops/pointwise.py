@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ofav2_jax.ops.activations import ACTIVATIONS, DERIVATIVES
+from ofav2_jax.ops.backend import backend
 from ofav2_jax.ops.batch_norm import EPSILON, along_channels, over_devices
 from ofav2_jax.ops.saved import saved_residual
 
@@ -25,8 +26,13 @@ def mix_channels(kernel: jax.Array, x: jax.Array) -> jax.Array:
 def _product(kernel, x, axis):
     """The product along one axis of the kernel and the first axis of x.
 
-    It is a product of two matrices, because XLA copies a result with more axes where S = 1.
+    On a TPU it is a convolution, because XLA lays out the operands of a product of matrices anew, which takes longer
+    than the product. Elsewhere it is a product of two matrices, because XLA copies a result with more axes where S = 1.
     """
+    if backend() == "tpu" and x.ndim == 5:
+        kernel = jnp.expand_dims(kernel if axis == 0 else kernel.T, (2, 3))
+        y = _conv(x.reshape(len(x), -1, *x.shape[3:]), kernel, dimension_numbers=("CHWN", "IOHW", "CHWN"))
+        return y.reshape(-1, *x.shape[1:])
     product = jnp.tensordot(kernel, x.reshape(len(x), -1), axes=(axis, 0))
     return product.reshape(-1, *x.shape[1:])
 
@@ -37,8 +43,29 @@ def _mix_channels_fwd(kernel, x):
 
 def _mix_channels_bwd(residuals, dy):
     kernel, x = residuals
-    dkernel = jnp.einsum("cp,dp->cd", x.reshape(x.shape[0], -1), dy.reshape(dy.shape[0], -1))
+    if backend() == "tpu" and x.ndim == 5 and x.shape[1] == 1:
+        dkernel = _pairs(x, dy)[0].astype(kernel.dtype)
+    else:
+        dkernel = jnp.einsum("cp,dp->cd", x.reshape(x.shape[0], -1), dy.reshape(dy.shape[0], -1))
     return dkernel, _product(kernel, dy, axis=1)
+
+
+_conv = functools.partial(lax.conv_general_dilated, window_strides=(1, 1), padding="VALID")
+
+
+def _pairs(x, y):
+    """Sums of products over pixels and images of each channel of x with each one of y, in float32 or wider: [S, c, d].
+
+    Args:
+        x: float [c, S, H, W, B].
+        y: float [d, S, H, W, B].
+    """
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    if backend() == "tpu" and x.shape[1] == 1:
+        # As a convolution of c "images" with d kernels of their size, for the layouts' sake again.
+        names = "NHWC", "OHWI", "NHWC"
+        return _conv(x[:, 0], y[:, 0], dimension_numbers=names, preferred_element_type=dtype).reshape(1, len(x), -1)
+    return jnp.einsum("cshwb,dshwb->scd", x, y, preferred_element_type=dtype)
 
 
 mix_channels.defvjp(_mix_channels_fwd, _mix_channels_bwd)
@@ -72,17 +99,6 @@ _exactly = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
 def _wide(x):
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def _pairs(x, y):
-    """Sums of products over pixels and images of each channel of x with each one of y, in float32 or wider: [S, c, d].
-
-    Args:
-        x: float [c, S, ...].
-        y: float [d, S, ...].
-    """
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    return jnp.einsum("cshwb,dshwb->scd", x, y, preferred_element_type=dtype)
 
 
 def _mix_each(matrices, x):
