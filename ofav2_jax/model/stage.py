@@ -12,7 +12,7 @@ from ofav2_jax.model.blocks import Level
 from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.network import LEVELS_PER_STAGE, STAGES, Channels, NetworkSpec
 from ofav2_jax.model.subnet import LevelChoice, Subnet
-from ofav2_jax.ops.backend import one_at_a_time
+from ofav2_jax.ops.backend import backend, one_at_a_time
 from ofav2_jax.ops.saved import remat
 
 # The names of a stage's submodules: its first level, and the others, whose variables are stacked on a leading axis.
@@ -101,6 +101,8 @@ class Stage(nn.Module):
 
         variables = jax.tree.map(lambda v: v[: len(levels)], self.levels_2_to_4.variables)
         xs, start = (variables, jnp.arange(1, 1 + len(levels))), (first, first)
+        # A GPU would launch kernels that only move slices of a loop's arrays; elsewhere a loop compiles in a third.
+        unroll = len(levels) if backend() == "gpu" else 1
         of_levels = [choices.at(self.index, level) for level in levels] if static else []
         if not static:
 
@@ -116,9 +118,10 @@ class Stage(nn.Module):
                     return lax.cond(xs[1] < of_stage[0, self.index], remat(traced), inactive, carry, xs)
 
             skips = isinstance(choices, Choices) and choices.num_subnets == 1 and one_at_a_time()
-            (_, output), stats = lax.scan(skipping if skips else remat(traced), start, xs)
+            (_, output), stats = lax.scan(skipping if skips else remat(traced), start, xs, unroll=unroll)
         elif len(set(of_levels)) == 1:
-            (_, output), stats = lax.scan(lambda carry, xs: body(carry, xs, of_levels[0]), start, xs)
+            looped = lambda carry, xs: body(carry, xs, of_levels[0])  # noqa: E731
+            (_, output), stats = lax.scan(looped, start, xs, unroll=unroll)
         else:
             (_, output), stats = _unrolled(body, start, xs, of_levels)
         if stores:

@@ -55,8 +55,8 @@ def _moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]
 
 def _sums(*arrays: jax.Array) -> jax.Array:
     """Sums of several arrays [C, S, H, W, B] over pixels and images, [arrays, C, S], in one pass."""
-    if backend() == "tpu":
-        # A TPU's compiler would write the concatenated activations to memory.
+    if backend() != "cpu":
+        # The compiler of an accelerator would write the concatenated activations, or what they are made of, to memory.
         return jnp.stack([jnp.sum(values, axis=(2, 3, 4)) for values in arrays])
     # As one array, so that each operation on the sums, such as the mean over devices, is one.
     sums = jnp.sum(jnp.concatenate(arrays), axis=(2, 3, 4))
@@ -121,11 +121,10 @@ def _normalise_by_batch_bwd(activation, axis_name, residuals, cotangents):
 
     dz, unit = before_activation(x, dy)
     sums = _sums(dz, dz * unit)
-    if backend() == "gpu":
-        # A GPU's compiler would make a second pass over the activations out of the sums over subnets below.
-        sums = lax.optimization_barrier(sums)
-    elif backend() == "tpu":
-        x, dy, sums = _passes_apart(x, dy, sums)
+    if backend() != "cpu":
+        # Two passes over x and dy. An accelerator's compiler would write dz, or masks and copies that it is made of, to
+        # memory between them. A GPU's would make a further pass out of the sums over subnets below.
+        x, dy, sums = lax.optimization_barrier((x, dy, sums))
         dz, unit = before_activation(x, dy)
     through_mean, through_std = over_devices(sums / math.prod(x.shape[2:]), axis_name)
     dx = (dz - along_channels(through_mean, x) - unit * along_channels(through_std, x)) * along_channels(

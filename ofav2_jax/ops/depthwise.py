@@ -39,7 +39,7 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     size = height * width * _out_size(height, stride) * _out_size(width, stride)
     if size > _MAX_MATRIX_SIZE.get(backend(), 2**14):
         return _by_shifts(x, kernel, stride)
-    return _by_matrix(jnp.broadcast_to(x, (*kernel.shape[:2], *x.shape[2:])), kernel, stride)
+    return (_by_matrix if x.shape[1] == kernel.shape[1] else _by_common_matrix)(x, kernel, stride)
 
 
 def _out_size(size: int, stride: int) -> int:
@@ -159,25 +159,30 @@ def _shifts_grad_kernel(padded, dy, kernel_shape, stride):
 # --- a dense (Toeplitz) matrix over the pixels for each channel: small maps ------------------------------------
 
 
-def _taps_of_pixels(k: int, height: int, width: int, stride: int, dtype: Any) -> jax.Array:
-    """[k * k, input pixels * output pixels]: 1 where a kernel position connects the two pixels, else 0."""
+def _taps_of_pixels(k: int, height: int, width: int, stride: int, dtype: Any, output_first: bool = False) -> jax.Array:
+    """[k * k, input pixels * output pixels]: 1 where a kernel position connects the two pixels, else 0.
+
+    If `output_first`, the output pixels are the first factor.
+    """
 
     def offsets(size):
         return np.arange(size)[:, None] - np.arange(_out_size(size, stride)) * stride + k // 2
 
     rows, columns = offsets(height)[:, None, :, None], offsets(width)[None, :, None, :]
     inside = (rows >= 0) & (rows < k) & (columns >= 0) & (columns < k)
-    return jax.nn.one_hot(np.where(inside, rows * k + columns, -1).reshape(-1), k * k, axis=0, dtype=dtype)
+    positions = np.where(inside, rows * k + columns, -1).reshape(height * width, -1)
+    return jax.nn.one_hot((positions.T if output_first else positions).reshape(-1), k * k, axis=0, dtype=dtype)
 
 
-def _matrices(kernel: jax.Array, height: int, width: int, stride: int) -> jax.Array:
-    """The matrices [C, S, input pixels, output pixels] of the kernels.
+def _matrices(kernel: jax.Array, height: int, width: int, stride: int, output_first: bool = False) -> jax.Array:
+    """The matrices [C, S, input pixels, output pixels] of the kernels; if `output_first`, they are transposed.
 
     They are made by a product, because a gather, and still more its gradient, is slow.
     """
     channels, s, k, _ = kernel.shape
-    taps = _taps_of_pixels(k, height, width, stride, kernel.dtype)
-    return jnp.tensordot(kernel.reshape(channels, s, k * k), taps, axes=1).reshape(channels, s, height * width, -1)
+    taps = _taps_of_pixels(k, height, width, stride, kernel.dtype, output_first)
+    matrices = jnp.tensordot(kernel.reshape(channels, s, k * k), taps, axes=1)
+    return matrices.reshape(channels, s, *((-1, height * width) if output_first else (height * width, -1)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -205,3 +210,35 @@ def _by_matrix_bwd(stride, residuals, dy):
 
 
 _by_matrix.defvjp(_by_matrix_fwd, _by_matrix_bwd)
+
+
+# The same with a single image for all S subnets, [C, 1, H, W, B]: the rows of their matrices are those of a single one.
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _by_common_matrix(x, kernel, stride):
+    return _by_common_matrix_fwd(x, kernel, stride)[0]
+
+
+def _by_common_matrix_fwd(x, kernel, stride):
+    channels, _, height, width, batch = x.shape
+    matrices = _matrices(kernel, height, width, stride, output_first=True).reshape(channels, -1, height * width)
+    y = jnp.einsum("crp,cpb->crb", matrices, x.reshape(channels, -1, batch))
+    shape = channels, kernel.shape[1], _out_size(height, stride), _out_size(width, stride), batch
+    return y.reshape(shape), (x, kernel)
+
+
+def _by_common_matrix_bwd(stride, residuals, dy):
+    x, kernel = residuals
+    channels, _, height, width, batch = x.shape
+    s, k = kernel.shape[1:3]
+    matrices = _matrices(kernel, height, width, stride, output_first=True).reshape(channels, -1, height * width)
+    dy = dy.reshape(channels, -1, batch)
+    dx = jnp.einsum("crp,crb->cpb", matrices, dy).reshape(x.shape)
+    per_pair = jnp.einsum("crb,cpb->crp", dy, x.reshape(channels, -1, batch))
+    taps = _taps_of_pixels(k, height, width, stride, x.dtype, output_first=True)
+    dkernel = jnp.einsum("cst,kt->csk", per_pair.reshape(channels, s, -1), taps)
+    return dx, dkernel.reshape(kernel.shape)
+
+
+_by_common_matrix.defvjp(_by_common_matrix_fwd, _by_common_matrix_bwd)

@@ -22,7 +22,11 @@ from ofav2_jax.runtime.trace_cache import TraceCache
 _FAST_TO_RUN = {
     "cpu": {"xla_cpu_use_fusion_emitters": True},
     # Otherwise XLA drops the rounding to bfloat16 where float32 follows, and writes activations in float32.
-    "gpu": {"xla_allow_excess_precision": False},
+    "gpu": {
+        "xla_allow_excess_precision": False,
+        # Otherwise XLA merges products with a common factor: it copies their operands together, and the results apart.
+        "xla_gpu_dot_merger_threshold_mb": 1,
+    },
 }
 _FAST_TO_COMPILE = {"cpu": {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}}
 _quickly = False
