@@ -59,12 +59,13 @@ def test_every_backends_choice_equals_the_plain_definition(backend, size):
 
 
 @pytest.mark.parametrize("size", [4, 16])
-def test_one_image_serves_all_subnets(size):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_image_serves_all_subnets(backend, size):
     rng = np.random.default_rng(0)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), traced_for(backend):
         x, kernel = jnp.asarray(rng.normal(size=(2, 1, size, size, 3))), jnp.asarray(rng.normal(size=(2, 3, 5, 5)))
         wide = jnp.broadcast_to(x, (2, 3, size, size, 3))
-        run = jax.jit(lambda x, kernel: values_and_gradients(lambda a, b: depthwise.depthwise_conv(a, b, 1), x, kernel))
+        run = jax.jit(lambda x, kernel: values_and_gradients(lambda a, b: depthwise.depthwise_conv(a, b, 2), x, kernel))
         y, dx, dkernel = run(x, kernel)
         y_wide, dx_wide, dkernel_wide = run(wide, kernel)
     np.testing.assert_allclose(y, y_wide, rtol=1e-12)

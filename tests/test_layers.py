@@ -60,9 +60,10 @@ def test_batch_norm_equals_the_plain_definition(backend, activation):
 
 @pytest.mark.parametrize("num_subnets", [1, 3])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_batch_norm_of_a_product_equals_the_plain_definition(activation, num_subnets):
+@pytest.mark.parametrize("backend", ["cpu", "tpu"])
+def test_batch_norm_of_a_product_equals_the_plain_definition(backend, activation, num_subnets):
     rng = np.random.default_rng(0)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), traced_for(backend):
         # Means beside which the standard deviation is small, and a scale of 0.
         x = jnp.asarray(rng.normal(size=(3, num_subnets, 4, 5, 6)) + 100 * rng.normal(size=(3, 1, 1, 1, 1)))
         kernel, weights = jnp.asarray(rng.normal(size=(3, 7))), jnp.asarray(rng.normal(size=(7, num_subnets, 4, 5, 6)))
