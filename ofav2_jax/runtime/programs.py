@@ -19,7 +19,7 @@ from ofav2_jax.runtime.trace_cache import TraceCache
 
 # Options by backend. They are given per program, because a global XLA_FLAGS entry that an XLA version does not know
 # aborts the process; an option that this version does not know is left out.
-_FAST_TO_RUN = {
+_FAST_TO_RUN: dict[str, dict[str, Any]] = {
     "cpu": {"xla_cpu_use_fusion_emitters": True},
     # Otherwise XLA drops the rounding to bfloat16 where float32 follows, and writes activations in float32.
     "gpu": {
