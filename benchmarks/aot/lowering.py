@@ -74,8 +74,7 @@ class CompileOnlyPrograms(Programs):
             return x if isinstance(x, jax.ShapeDtypeStruct) and x.sharding is not None else _described(x, self.devices)
 
         started = processor_seconds()
-        # Inside of another function, because `jax.jit(pmapped)` lowers as `pmapped` by itself does: it donates nothing.
-        lowered = self.lower(name, lambda *args: function(*args), donate, jax.tree.map(described, args))
+        lowered = self.lower(name, function, donate, jax.tree.map(described, args))
         self.seconds += processor_seconds() - started
         self.lowered[name] = lowered
         return jax.tree.map(lambda x: _zeros(x.shape, x.dtype), lowered.out_info)

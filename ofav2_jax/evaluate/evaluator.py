@@ -26,7 +26,7 @@ from ofav2_jax.model.subnet import Subnet
 from ofav2_jax.model.supernet import SuperNet
 from ofav2_jax.ops.backend import one_at_a_time
 from ofav2_jax.ops.ensemble import weighted_sum
-from ofav2_jax.runtime.feed import ImageFeed
+from ofav2_jax.runtime.feed import ImageFeed, prefetched
 from ofav2_jax.runtime.programs import Programs
 from ofav2_jax.runtime.sharding import AXIS
 from ofav2_jax.settings.exit_weights import ensemble_weights
@@ -120,10 +120,14 @@ class Evaluator:
         params = self._programs.replicate(params)
         trunks = list(dict.fromkeys(dataclasses.replace(s, height=_MAX_HEIGHT) for s in subnets))
         correct = {}
-        per_pass = self._settings.evaluation.subnets_per_pass
+        # A single trunk, as in all of phase full, has a program of its own where the others would be computed in vain.
+        is_single = len(trunks) == 1 and not one_at_a_time()
+        per_pass = 1 if is_single else self._settings.evaluation.subnets_per_pass
         for first in range(0, len(trunks), per_pass):
             group = trunks[first : first + per_pass]
-            top1, top5 = self._correct(params, group, resolution, split)
+            # An incomplete last group is padded, so that one program serves all groups; the padding is discarded.
+            padding = group[-1:] * (per_pass - len(group))
+            top1, top5 = self._correct(params, group + padding, len(group), resolution, split)
             for i, trunk in enumerate(group):
                 correct[trunk] = top1[:, i], top5[:, i]
         exits = list(self._net.exit_stages)
@@ -151,16 +155,18 @@ class Evaluator:
         return subnets
 
     def _correct(
-        self, params: Params, trunks: Sequence[Subnet], resolution: int, split: str
+        self, params: Params, trunks: Sequence[Subnet], num_counted: int, resolution: int, split: str
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Counts the correct predictions, top-1 and top-5: int [exits + 1, S] each, the ensemble in the last row."""
-        # An incomplete last group is padded, so that one program serves all groups; the padding is discarded.
-        padding = [trunks[-1]] * (self._settings.evaluation.subnets_per_pass - len(trunks))
-        choices, count = self._programs.replicate((Choices.stack([*trunks, *padding]), np.int32(len(trunks))))
+        """Counts the correct predictions, top-1 and top-5: int [exits + 1, S] each, the ensemble in the last row.
+
+        Only the first `num_counted` trunks need to be counted.
+        """
+        choices, count = self._programs.replicate((Choices.stack(trunks), np.int32(num_counted)))
         stats = self.recalibration(params, choices, count, resolution)
         total = 0
-        for indices, counted in self.batches(split):
-            images, places = self._feed.batch(indices)
+        batches = list(self.batches(split))
+        feed = prefetched(self._feed, (indices for indices, _ in batches))
+        for (images, places), (_, counted) in zip(feed, batches):
             axes = (None, None, None, None, images.mapped_axis, 0, 0)
             total += self._programs.run(
                 f"test {choices.num_subnets}",

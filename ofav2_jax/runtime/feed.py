@@ -1,6 +1,7 @@
 """How the images of a data set get to the devices: resident on all of them, or streamed batch by batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import flax.struct
@@ -93,6 +94,18 @@ class StreamedImages:
         places = np.broadcast_to(np.arange(indices.shape[1], dtype=np.int32), indices.shape)
         images = Images(read(self._all.rows), read(self._all.labels), self._all.shape)
         return images, shard(places, self._devices)
+
+
+def prefetched(feed: ImageFeed, batches: Iterable[np.ndarray]) -> Iterator[tuple[Images, jax.Array]]:
+    """`feed.batch` of each batch's indices, in their order; while one is in use, a thread makes the next available."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead: list[Future[tuple[Images, jax.Array]]] = []
+        for indices in batches:
+            ahead.append(pool.submit(feed.batch, indices))
+            if len(ahead) > 1:
+                yield ahead.pop(0).result()
+        for last in ahead:
+            yield last.result()
 
 
 def image_feed(dataset: Dataset, devices: Sequence[jax.Device]) -> ImageFeed:

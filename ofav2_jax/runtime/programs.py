@@ -170,5 +170,7 @@ class Programs:
             args: the function's arguments, or their shapes.
         """
         if self._traces is None:
-            return jax.jit(function, donate_argnums=donate).lower(*args)
+            # Inside of another function, because `jax.jit(pmapped)` lowers as `pmapped` by itself does: it donates
+            # nothing.
+            return jax.jit(lambda *args: function(*args), donate_argnums=donate).lower(*args)
         return self._traces.lower(name, function, donate, args)

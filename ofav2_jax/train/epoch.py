@@ -11,7 +11,7 @@ from ofav2_jax.data.dataset import Dataset, epoch_order
 from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.packing import Params
 from ofav2_jax.model.space import SearchSpace
-from ofav2_jax.runtime.feed import ImageFeed
+from ofav2_jax.runtime.feed import ImageFeed, prefetched
 from ofav2_jax.settings.phases import learning_rate
 from ofav2_jax.settings.settings import Settings
 from ofav2_jax.train.engines import Engine
@@ -88,7 +88,9 @@ class EpochRunner:
         order = epoch_order(self.dataset.splits["train"], settings.seed, phase, first_step // per_epoch)
         batches = order[: per_epoch * settings.batch_size].reshape(per_epoch, len(self.devices), -1)
         of_phase = jax.random.fold_in(jax.random.key(settings.seed), phase)
-        for number in range(first_step, (first_step // per_epoch + 1) * per_epoch):
+        numbers = range(first_step, (first_step // per_epoch + 1) * per_epoch)
+        feed = prefetched(self.feed, (batches[number % per_epoch].astype(np.int32) for number in numbers))
+        for number, (images, places) in zip(numbers, feed):
             rate = learning_rate(spec, number, per_epoch, settings.warmup_learning_rate)
             rng = np.random.default_rng([settings.seed, phase, number, _RESOLUTION])
             resolution = int(rng.choice(settings.resolutions))
@@ -96,7 +98,6 @@ class EpochRunner:
             choices = None
             if not spec.is_full:
                 choices = self.engine.draw(jax.random.fold_in(key, _SUBNETS), space, spec.num_subnets)
-            images, places = self.feed.batch(batches[number % per_epoch].astype(np.int32))
             image_key = jax.random.fold_in(key, _IMAGES)
             inputs = StepInputs(images, places, image_key, jnp.float32(rate), teacher, choices)
             state, metrics = self.engine(state, inputs, resolution)

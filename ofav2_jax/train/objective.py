@@ -22,6 +22,7 @@ class Objective:
     """The loss that is minimised for each subnet of a step.
 
     Attributes:
+        needs_teacher: whether the losses read the teacher's logits, which are not computed otherwise.
         all_exits: whether every exit of the network runs, instead of each subnet's own.
         dropout_rate: in [0, 1).
         losses: a function from logits, labels int [B] and the teacher's logits [B, classes] (None without a teacher)
@@ -30,6 +31,7 @@ class Objective:
         predictions: a function from the same logits to those that training accuracy is measured on, [S, B, classes].
     """
 
+    needs_teacher: bool
     all_exits: bool
     dropout_rate: float
     losses: Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
@@ -44,7 +46,7 @@ class Objective:
             of_exits = jnp.mean(smoothed_cross_entropy(logits, labels, recipe.label_smoothing), axis=-1)
             return jnp.dot(jnp.asarray(loss_weights, of_exits.dtype), of_exits)[None]
 
-        return cls(True, recipe.dropout_full, losses, lambda logits: weighted_sum(output_weights, logits)[None])
+        return cls(False, True, recipe.dropout_full, losses, lambda logits: weighted_sum(output_weights, logits)[None])
 
     @classmethod
     def student(cls, recipe: Recipe) -> "Objective":
@@ -54,7 +56,8 @@ class Objective:
 
         def losses(logits, labels, teacher_logits):
             loss = smoothed_cross_entropy(logits, labels, recipe.label_smoothing)
-            loss += recipe.kd_ratio * distillation(logits, teacher_logits)
+            if recipe.kd_ratio:
+                loss += recipe.kd_ratio * distillation(logits, teacher_logits)
             return jnp.mean(loss, axis=-1)
 
-        return cls(False, recipe.dropout_rate, losses, lambda logits: logits)
+        return cls(recipe.kd_ratio > 0, False, recipe.dropout_rate, losses, lambda logits: logits)

@@ -162,10 +162,12 @@ class TrainStep:
         return keys[0], keys[1:]
 
     def load(self, inputs: StepInputs, keys: jax.Array, resolution: int) -> Batch:
-        """Reads this device's images, augments them with `keys` [B], and computes the teacher's logits."""
+        """Reads this device's images, augments them with `keys` [B], and computes the teacher's logits if needed."""
         pixels, labels = inputs.images.batch(inputs.indices)
         images = augment.train_images(pixels, keys, resolution, self.recipe.augmentation, self._normalisation)
-        return Batch(images, labels, None if inputs.teacher is None else self.teacher_logits(inputs.teacher, images))
+        if inputs.teacher is None or not self.objective_student.needs_teacher:
+            return Batch(images, labels, None)
+        return Batch(images, labels, self.teacher_logits(inputs.teacher, images))
 
     def teacher_logits(self, teacher: Params, images: jax.Array) -> jax.Array:
         """The ensemble of the maximal network's exits, with the statistics of the batch at hand, without dropout."""
