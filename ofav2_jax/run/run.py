@@ -18,6 +18,7 @@ from ofav2_jax.model.packing import Params
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.supernet import SuperNet, variable_shapes
 from ofav2_jax.report.records import EpochRecord
+from ofav2_jax.run.ahead import compile_ahead
 from ofav2_jax.run.assembly import assemble, initial_params
 from ofav2_jax.run.progress import Progress, all_finite, arrays_at_start, copied, remaining_steps, steps_before
 from ofav2_jax.run.reporter import Reporter, Silent, StepProgress
@@ -74,6 +75,8 @@ class Run:
         self._unpack = jax.jit(self._parts.step.packing.unpack, compiler_options=quick_compiler_options())
         self._saved_at = time.monotonic()
         self._stop = processes.StopRequest(self._devices)
+        # On a CPU training and compiling would take each other's time.
+        self._compiles_ahead = jax.default_backend() == "cpu"
         # Seconds by kind, over all starts of this run.
         self._seconds = {"compile": 0.0, "train": 0.0, "evaluate": 0.0}
 
@@ -163,6 +166,10 @@ class Run:
         for taken in self._epochs.steps(progress.phase, first, progress.state, teacher, space):
             progress.state, progress.step = taken.state, taken.number
             loss = meter.add(taken)
+            if not self._compiles_ahead:
+                # After the first step, whose own program comes first.
+                self._compiles_ahead = True
+                compile_ahead(self._parts)
             self._stop.poll()
             # The last step of an epoch is saved after the epoch's validation, which may change `best`.
             due = time.monotonic() - self._saved_at > self._checkpoint_every_s or self._stop

@@ -4,9 +4,10 @@ import contextlib
 import functools
 import gc
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -76,9 +77,7 @@ def _no_garbage_collection() -> Iterator[None]:
 class Programs:
     """The compiled programs of a run. Programs that differ in the resolution only are compiled in parallel.
 
-    A subclass can compile the same programs for devices that this machine does not have: everything that needs the
-    devices themselves is in `run`, `run_single`, `replicate` and `shard`. `lower` and `pmap` need only their
-    descriptions, and shapes of the arguments.
+    `lower` and `pmap` need no devices, only their descriptions, and shapes of the arguments; see `described`.
 
     Args:
         devices: the run's devices, those of other processes included.
@@ -87,15 +86,19 @@ class Programs:
 
     Attributes:
         devices: the run's devices.
-        seconds: seconds spent on tracing and compiling so far.
+        resolutions: the run's resolutions, pixels.
+        seconds: seconds spent on tracing and compiling so far, or waiting for what is compiled ahead.
     """
 
     def __init__(self, devices: Sequence[jax.Device], resolutions: Sequence[int], traces: TraceCache | None = None):
         self.devices = devices
         self.seconds = 0.0
         self._traces = traces
-        self._resolutions = tuple(resolutions)
+        self.resolutions = tuple(resolutions)
         self._compiled: dict[tuple[str, int | None], Any] = {}
+        self._ahead: dict[tuple[str, int | None], Future[jax.stages.Compiled]] = {}
+        # Few at a time, because a compiler takes gigabytes for each.
+        self._compiling_ahead = threading.Semaphore(3)
 
     def __len__(self) -> int:
         return len(self._compiled)
@@ -138,7 +141,7 @@ class Programs:
         Returns:
             The function's results.
         """
-        return self._run(name, resolution, self._resolutions, make, args, donate)
+        return self._run(name, resolution, self.resolutions, make, args, donate)
 
     def run_single(self, name: str, function: Any, *args: Any, donate: tuple[int, ...] = ()) -> Any:
         """Runs a function that does not depend on the resolution; its first use compiles it."""
@@ -147,18 +150,47 @@ class Programs:
     def _run(self, name, resolution, variants, make, args, donate):
         if (name, resolution) not in self._compiled:
             start = time.perf_counter()
-            with _no_garbage_collection():
-                lowered = {
-                    (name, variant): self.lower(f"{name} at {variant}", make(variant), donate, args)
-                    for variant in variants
-                }
-            # Threads help, because XLA compiles a program for a CPU in a single one.
-            with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-                compiled = pool.map(lambda program: program.compile(compiler_options()), lowered.values())
-                self._compiled.update(zip(lowered, compiled))
+            if (name, resolution) in self._ahead:
+                self._compiled[name, resolution] = self._ahead[name, resolution].result()
+            else:
+                self._compile(name, variants, make, args, donate)
             self.seconds += time.perf_counter() - start
             processes.barrier()
         return self._compiled[name, resolution](*args)
+
+    def _compile(self, name, variants, make, args, donate):
+        with _no_garbage_collection():
+            lowered = {
+                (name, variant): self.lower(f"{name} at {variant}", make(variant), donate, args) for variant in variants
+            }
+        # Threads help, because XLA compiles a program for a CPU in a single one.
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            compiled = pool.map(lambda program: program.compile(compiler_options()), lowered.values())
+            self._compiled.update(zip(lowered, compiled))
+
+    def compile_ahead(self, name: str, resolution: int | None, lowered: jax.stages.Lowered) -> None:
+        """Compiles a program in a thread of its own, unless that is done already; `run` will wait for it.
+
+        Args:
+            name: see `run`.
+            resolution: see `run`; None for a program of `run_single`.
+            lowered: the program.
+        """
+        key = name, resolution
+        if key in self._compiled or key in self._ahead:
+            return
+        future: Future[jax.stages.Compiled] = Future()
+        self._ahead[key] = future
+
+        def compile_it():
+            try:
+                with self._compiling_ahead:
+                    future.set_result(lowered.compile(compiler_options()))
+            except BaseException as error:  # raised again where the program is needed
+                future.set_exception(error)
+
+        # A daemon, because a run that is stopped does not wait for programs that it will not use.
+        threading.Thread(target=compile_it, daemon=True).start()
 
     def lower(self, name: str, function: Callable, donate: tuple[int, ...], args: Sequence[Any]) -> jax.stages.Lowered:
         """Traces and lowers a function without running it; see `TraceCache.lower`.

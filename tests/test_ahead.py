@@ -1,0 +1,64 @@
+"""Programs that are compiled before they are needed are those that a run needs."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ofav2_jax import Settings, Subnet, SuperNet
+from ofav2_jax.data.digits import load_digits
+from ofav2_jax.run.ahead import compile_ahead
+from ofav2_jax.run.assembly import assemble, initial_params
+from ofav2_jax.runtime.feed import ResidentImages, StreamedImages
+from ofav2_jax.runtime.programs import Programs
+from ofav2_jax.settings.recipe import Evaluation
+from ofav2_jax.train.step import StepInputs
+
+NET = SuperNet("ee_d", width_multiplier=0.1, num_classes=10)
+
+
+def refuse(*args):
+    raise AssertionError(f"{args[1]} was not compiled ahead")
+
+
+@pytest.mark.parametrize(("feed", "num_devices"), [(ResidentImages, 1), (StreamedImages, 2)])
+def test_a_run_compiles_nothing_further(monkeypatch, feed, num_devices):
+    digits = load_digits(seed=0)
+    phases = Settings.paper("ee_d").phases
+    settings = Settings.paper(
+        "ee_d",
+        batch_size=4,
+        resolutions=(16,),
+        evaluation=Evaluation(60, 30, 50, 2),
+        phases=tuple(dataclasses.replace(phase, num_subnets=min(phase.num_subnets, 2)) for phase in phases),
+    )
+    devices = jax.devices()[:num_devices]
+    parts = assemble(settings, digits, devices, net=NET, feed=feed(digits, devices))
+    thread = compile_ahead(parts)
+    thread.join()
+    monkeypatch.setattr(Programs, "_compile", refuse)
+
+    params = parts.programs.replicate(initial_params(NET, 0))
+    state = parts.programs.replicate(parts.step.init_state(params))
+    images, places = parts.feed.batch(np.arange(4, dtype=np.int32).reshape(num_devices, -1))
+    inputs = StepInputs(images, places, jax.random.key(0), jnp.float32(0.1))
+    state, _ = parts.engine(state, inputs, 16)
+    choices = parts.engine.draw(jax.random.key(1), parts.space, 2)
+    state, metrics = parts.engine(state, inputs.replace(teacher=params, choices=choices), 16)
+    assert metrics["loss"].shape == (2,) and np.isfinite(metrics["loss"]).all()
+    scores = parts.evaluator.score(params, [Subnet.uniform(), Subnet.uniform(kernel=3)], 16, "test")
+    assert len(scores) == 2 and len(parts.programs) == 4
+
+
+def test_a_program_that_does_not_compile_says_so_where_it_is_needed():
+    programs = Programs(jax.devices()[:1], (16,))
+
+    class Broken:
+        def compile(self, options):
+            raise ValueError("no tile size found")
+
+    programs.compile_ahead("broken", 16, Broken())
+    with pytest.raises(ValueError, match="no tile size found"):
+        programs.run("broken", 16, lambda _: None)
