@@ -87,12 +87,10 @@ def test_masked_gradient_is_the_sum_of_static_ones():
         jax.tree.map(assert_same, gradient, jax.tree.map(lambda *values: sum(values), *parts))
 
 
-@pytest.mark.parametrize("num_subnets", [1, NUM_SUBNETS])
-@pytest.mark.parametrize("other", ["gpu", "tpu"])
-def test_formulations_of_accelerators_give_the_same_gradient(other, num_subnets):
+def test_formulations_of_accelerators_give_the_same_gradient():
     with jax.enable_x64(True):
         net = small_net("ee_d", jnp.float64)
-        subnets = [dataclasses.replace(subnet, height=3) for subnet in sampled(net, seed=3)[:num_subnets]]
+        subnets = [dataclasses.replace(subnet, height=3) for subnet in sampled(net, seed=3)]
         variables, choices = random_variables(net, jnp.float64), Choices.stack(subnets)
 
         def gradient(backend):
@@ -102,29 +100,29 @@ def test_formulations_of_accelerators_give_the_same_gradient(other, num_subnets)
             with traced_for(backend):
                 return quick_jit(jax.grad(loss))(variables["params"])
 
-        jax.tree.map(assert_same, gradient(other), gradient("cpu"))
+        expected = gradient("cpu")
+        for other in ("gpu", "tpu"):
+            jax.tree.map(assert_same, gradient(other), expected)
 
 
-@pytest.mark.parametrize("height", [1, 2, 5])
-@pytest.mark.parametrize("network", ["ee_dp", "se_d"])
-def test_skipping_changes_nothing(network, height):
+def test_skipping_changes_nothing():
     """A CPU skips what a single traced subnet does not contain; a GPU computes and masks it."""
     with jax.enable_x64(True):
-        net = small_net(network, jnp.float64)
+        net = small_net("ee_d", jnp.float64)
+        variables = random_variables(net, jnp.float64)
         subnet = dataclasses.replace(sampled(net, seed=5)[0], depth=(3, 2, 4, 2, 3))
-        subnet = dataclasses.replace(subnet, height=height if net.spec.early_exits else 5)
-        variables, choices = random_variables(net, jnp.float64), Choices.stack([subnet])
 
-        def results(backend, train):
-            def loss(params):
-                logits = net.apply({**variables, "params": params}, IMAGES, choices, train=train)
+        def results(backend):
+            def loss(params, choices):
+                logits = net.apply({"params": params}, IMAGES, choices, train=True)
                 return jnp.sum(jnp.tanh(logits)), logits
 
             with traced_for(backend):
-                return quick_jit(jax.grad(loss, has_aux=True))(variables["params"])
+                gradient = quick_jit(jax.grad(loss, has_aux=True))
+                stacked = [Choices.stack([dataclasses.replace(subnet, height=height)]) for height in (1, 3, 5)]
+                return [gradient(variables["params"], choices) for choices in stacked]
 
-        for train in (True, False):
-            jax.tree.map(assert_same, results("cpu", train), results("gpu", train))
+        jax.tree.map(assert_same, results("cpu"), results("gpu"))
 
 
 def operations(jaxpr):

@@ -140,8 +140,10 @@ class SuperNet(nn.Module):
         x = self.stem_block(x, train)
         logits = {}
         own_exit: Any = None
-        if isinstance(choices, Choices) and choices.num_subnets == 1 and one_at_a_time():
-            own_exit = choices.height[0] if self.spec.early_exits and not all_exits else None
+        # What is skipped has no statistics to store.
+        may_skip = self.spec.early_exits and not all_exits and not self.is_mutable_collection("batch_stats")
+        if may_skip and isinstance(choices, Choices) and choices.num_subnets == 1 and one_at_a_time():
+            own_exit = choices.height[0]
         for stage in range(height):
             run = functools.partial(self.stages[stage], choices=choices, train=train, unpack_level=unpack_level)
             is_below_exit = stage == 0 or own_exit is None or own_exit > stage

@@ -107,7 +107,9 @@ class Programs:
         """All programs, in the order of their first use."""
         return list(self._compiled.values())
 
-    def pmap(self, function: Callable, in_axes: tuple[Any, ...], out_axes: Any) -> Callable:
+    def pmap(
+        self, function: Callable, in_axes: tuple[Any, ...], out_axes: Any, donate: tuple[int, ...] = ()
+    ) -> Callable:
         """`jax.pmap` over the devices of the run.
 
         Args:
@@ -115,8 +117,12 @@ class Programs:
             in_axes: for each argument, or each array in it, the axis that is sharded over the devices; None: it is
                 replicated.
             out_axes: the same for the results.
+            donate: positions of the arguments that the program may overwrite. `run` is told too, but JAX lowers a
+                pmapped function in its own way, which only knows these.
         """
-        return jax.pmap(function, axis_name=AXIS, in_axes=in_axes, out_axes=out_axes, devices=self.devices)
+        return jax.pmap(
+            function, axis_name=AXIS, in_axes=in_axes, out_axes=out_axes, devices=self.devices, donate_argnums=donate
+        )
 
     def replicate(self, tree: Any) -> Any:
         """Puts a copy of every array on every device of the run; see `sharding.replicate`."""
@@ -202,7 +208,5 @@ class Programs:
             args: the function's arguments, or their shapes.
         """
         if self._traces is None:
-            # Inside of another function, because `jax.jit(pmapped)` lowers as `pmapped` by itself does: it donates
-            # nothing.
-            return jax.jit(lambda *args: function(*args), donate_argnums=donate).lower(*args)
+            return jax.jit(function, donate_argnums=donate).lower(*args)
         return self._traces.lower(name, function, donate, args)

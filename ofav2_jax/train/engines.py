@@ -90,7 +90,7 @@ class StaticEngine:
         metrics = []
         for place, subnet in enumerate(inputs.choices.subnets()):
             add = programs.pmap(
-                functools.partial(add_gradient, subnet=subnet), (None, None, 0, None, None), (None, None)
+                functools.partial(add_gradient, subnet=subnet), (None, None, 0, None, None), (None, None), (0,)
             )
             # The shape of the images depends on the resolution, so each resolution is a program of its own.
             name = f"gradient of {subnet} at {resolution}"

@@ -122,7 +122,7 @@ class TrainStep:
         return self.programs.run(
             name,
             resolution,
-            lambda r: self.programs.pmap(functools.partial(self._step, resolution=r), (None, axes), (None, None)),
+            lambda r: self.programs.pmap(functools.partial(self._step, resolution=r), (None, axes), (None, None), (0,)),
             *(state, inputs),
             donate=(0,),
         )
