@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,7 +13,6 @@ from ofav2_jax.run.assembly import assemble, initial_params
 from ofav2_jax.runtime.feed import ResidentImages, StreamedImages
 from ofav2_jax.runtime.programs import Programs
 from ofav2_jax.settings.recipe import Evaluation
-from ofav2_jax.train.step import StepInputs
 
 NET = SuperNet("ee_d", width_multiplier=0.1, num_classes=10)
 
@@ -23,8 +21,8 @@ def refuse(*args):
     raise AssertionError(f"{args[1]} was not compiled ahead")
 
 
-@pytest.mark.parametrize(("feed", "num_devices"), [(ResidentImages, 1), (StreamedImages, 2)])
-def test_a_run_compiles_nothing_further(monkeypatch, feed, num_devices):
+@pytest.mark.parametrize(("feed", "num_devices", "max_steps"), [(ResidentImages, 1, 1), (StreamedImages, 2, 3)])
+def test_a_run_compiles_nothing_further(monkeypatch, feed, num_devices, max_steps):
     digits = load_digits(seed=0)
     phases = Settings.paper("ee_d").phases
     settings = Settings.paper(
@@ -36,18 +34,17 @@ def test_a_run_compiles_nothing_further(monkeypatch, feed, num_devices):
     )
     devices = jax.devices()[:num_devices]
     parts = assemble(settings, digits, devices, net=NET, feed=feed(digits, devices))
+    parts.engine.max_steps = max_steps
     thread = compile_ahead(parts)
     thread.join()
     monkeypatch.setattr(Programs, "_compile", refuse)
 
     params = parts.programs.replicate(initial_params(NET, 0))
     state = parts.programs.replicate(parts.step.init_state(params))
-    images, places = parts.feed.batch(np.arange(4, dtype=np.int32).reshape(num_devices, -1))
-    inputs = StepInputs(images, places, jax.random.key(0), jnp.float32(0.1))
-    state, _ = parts.engine(state, inputs, 16)
-    choices = parts.engine.draw(jax.random.key(1), parts.space, 2)
-    state, metrics = parts.engine(state, inputs.replace(teacher=params, choices=choices), 16)
-    assert metrics["loss"].shape == (2,) and np.isfinite(metrics["loss"]).all()
+    taken = next(parts.epochs.steps(0, 0, state, None, parts.space))
+    taken = next(parts.epochs.steps(len(phases) - 1, 0, taken.state, params, parts.space))
+    assert taken.count == max_steps and taken.metrics["loss"].shape[-1] == 2
+    assert np.isfinite(taken.metrics["loss"]).all()
     scores = parts.evaluator.score(params, [Subnet.uniform(), Subnet.uniform(kernel=3)], 16, "test")
     assert len(scores) == 2 and len(parts.programs) == 4
 

@@ -25,16 +25,29 @@ def described(parts: Assembly, take: Callable[[str, int | None, Callable[[], jax
     return assemble(parts.settings, parts.dataset, parts.devices, net=parts.net, programs=programs, feed=feed)
 
 
-def describe_step(parts: Assembly, num_subnets: int) -> None:
-    """Takes a step of so many subnets, or of phase full if it is 0, with objects that `described` made."""
+def describe_step(parts: Assembly, num_subnets: int, num_steps: int = 1) -> None:
+    """Takes steps in one dispatch, with objects that `described` made.
+
+    Args:
+        parts: the objects.
+        num_subnets: of each step; 0: they are steps of phase full.
+        num_steps: how many steps the dispatch takes at most.
+    """
     settings, key = parts.settings, jax.random.key(0)
+    rate: Any = np.float32(0)
+    if num_steps > 1:
+        key, rate = jax.random.split(key, num_steps), np.zeros(num_steps, np.float32)
     params = variable_shapes(parts.net)["params"]
-    images, places = parts.feed.batch(zeros((len(parts.devices), settings.batch_size // len(parts.devices)), np.int32))
-    inputs = StepInputs(images, places, key, np.float32(0.1))
+    state = jax.eval_shape(parts.step.init_state, params)
+    shape = len(parts.devices), num_steps * settings.batch_size // len(parts.devices)
+    inputs = StepInputs(*parts.feed.batch(zeros(shape, np.int32)), key, rate)
     if num_subnets:
         choices = parts.engine.draw(key, parts.space, num_subnets)
         inputs = inputs.replace(teacher=params, choices=choices)  # type: ignore[attr-defined]
-    parts.engine(jax.eval_shape(parts.step.init_state, params), inputs, settings.resolutions[0])
+    if num_steps > 1:
+        parts.engine.several(state, inputs, num_steps, settings.resolutions[0])
+    else:
+        parts.engine(state, inputs, settings.resolutions[0])
 
 
 def describe_test(parts: Assembly, num_trunks: int) -> None:
@@ -63,7 +76,7 @@ def compile_ahead(parts: Assembly) -> threading.Thread | None:
         of_shapes = described(parts, take)
         describe_test(of_shapes, 1)
         for num_subnets in dict.fromkeys(phase.num_subnets for phase in settings.phases):
-            describe_step(of_shapes, num_subnets)
+            describe_step(of_shapes, num_subnets, parts.engine.max_steps)
         describe_test(of_shapes, settings.evaluation.subnets_per_pass)
 
     thread = threading.Thread(target=trace_all, daemon=True)

@@ -28,7 +28,7 @@ from ofav2_jax.runtime.programs import quick_compiler_options
 from ofav2_jax.runtime.sharding import replicate
 from ofav2_jax.settings.phases import unlocked_values
 from ofav2_jax.settings.settings import Settings
-from ofav2_jax.train.epoch import EpochMeter, NonFiniteLossError, TakenStep
+from ofav2_jax.train.epoch import EpochMeter, NonFiniteLossError, TakenSteps
 
 
 class StoppedError(Exception):
@@ -234,9 +234,9 @@ class Run:
             self._store.wait()
             raise StoppedError
 
-    def _refuse_loss(self, phase: int, taken: TakenStep, loss: float, place: int) -> None:
-        subnet = self._space.maximal() if taken.choices is None else taken.choices.subnets()[place]
-        self._refuse(f"loss={loss}", phase, taken.number, f", subnet {subnet}")
+    def _refuse_loss(self, phase: int, taken: TakenSteps, step: int, loss: float, place: int) -> None:
+        subnet = self._space.maximal() if taken.choices is None else taken.subnet(step, place)
+        self._refuse(f"loss={loss}", phase, taken.number - taken.count + 1 + step, f", subnet {subnet}")
 
     def _refuse(self, what: str, phase: int, step: int, further: str = "") -> None:
         raise NonFiniteLossError(

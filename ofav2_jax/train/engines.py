@@ -10,20 +10,33 @@ import numpy as np
 
 from ofav2_jax.model.choices import Candidates, Choices, draw
 from ofav2_jax.model.space import SearchSpace
-from ofav2_jax.ops.backend import one_at_a_time
+from ofav2_jax.ops.backend import backend, one_at_a_time
 from ofav2_jax.runtime.sharding import replicate
 from ofav2_jax.train.optimizer import TrainState, update
 from ofav2_jax.train.step import Metrics, StepInputs, TrainStep
 
 
 class Engine(Protocol):
-    """How the sampled subnets of a step are drawn and run."""
+    """How the sampled subnets of a step are drawn and run.
+
+    Attributes:
+        max_steps: the number of steps that one dispatch can take, for which there is `several`; 1: there is not.
+    """
+
+    max_steps: int
 
     def draw(self, key: jax.Array, space: SearchSpace, num_subnets: int) -> Choices:
-        """Draws the subnets of one step."""
+        """Draws the subnets of one step; for several keys those of as many steps, with a leading axis."""
 
     def __call__(self, state: TrainState, inputs: StepInputs, resolution: int) -> tuple[TrainState, Metrics]:
         """Trains on one batch; see `TrainStep.__call__`."""
+
+    def several(self, state: TrainState, inputs: StepInputs, count: int, resolution: int) -> tuple[TrainState, Metrics]:
+        """Trains on up to `max_steps` batches, one after another; see `TrainStep.several`."""
+
+
+# One dispatch takes so many steps at most: a run can be stopped, and saves itself, only between dispatches.
+_STEPS_PER_DISPATCH = 10
 
 
 class MaskedEngine:
@@ -32,21 +45,30 @@ class MaskedEngine:
     def __init__(self, step: TrainStep, max_subnets: int = 1):
         self._step = step
         self._max_subnets = max_subnets
+        # A step takes a CPU so long that its dispatch does not count.
+        self.max_steps = 1 if backend() == "cpu" else _STEPS_PER_DISPATCH
 
     def draw(self, key: jax.Array, space: SearchSpace, num_subnets: int) -> Choices:
         """Draws every choice of every level and stage independently and uniformly."""
-        return _draw(key, space.candidates(), num_subnets)
+        return (_draw if key.ndim == 0 else _draw_several)(key, space.candidates(), num_subnets)
 
     def __call__(self, state: TrainState, inputs: StepInputs, resolution: int) -> tuple[TrainState, Metrics]:
         """See `Engine`."""
+        return self._run(functools.partial(self._step, state), inputs, resolution)
+
+    def several(self, state: TrainState, inputs: StepInputs, count: int, resolution: int) -> tuple[TrainState, Metrics]:
+        """See `Engine`."""
+        return self._run(lambda *args: self._step.several(state, args[0], np.int32(count), args[1]), inputs, resolution)
+
+    def _run(self, run, inputs, resolution):
         if inputs.choices is None or not one_at_a_time():
-            return self._step(state, inputs, resolution)
+            return run(inputs, resolution)
         # One program serves the steps of all phases but full.
-        count = inputs.choices.num_subnets
-        choices = _padded(inputs.choices, max(count, self._max_subnets))
-        inputs = inputs.replace(choices=choices, num_subnets=np.int32(count))  # type: ignore[attr-defined]
-        state, metrics = self._step(state, inputs, resolution)
-        return state, {**metrics, "loss": _leading(metrics["loss"], count)}
+        num_subnets = inputs.choices.height.shape[-1]
+        choices = _padded(inputs.choices, max(num_subnets, self._max_subnets))
+        inputs = inputs.replace(choices=choices, num_subnets=np.int32(num_subnets))
+        state, metrics = run(inputs, resolution)
+        return state, {**metrics, "loss": _leading(metrics["loss"], num_subnets)}
 
 
 class StaticEngine:
@@ -54,6 +76,8 @@ class StaticEngine:
 
     The number of programs is bounded by (resolutions) x (uniform subnets + 1) + 1.
     """
+
+    max_steps = 1
 
     def __init__(self, step: TrainStep, max_subnets: int = 1):
         self._step = step
@@ -102,12 +126,24 @@ class StaticEngine:
         losses = jnp.concatenate([of_subnet["loss"] for of_subnet in metrics])
         return state, {"loss": losses, "top1": sum(of_subnet["top1"] for of_subnet in metrics) / len(metrics)}
 
+    def several(self, state: TrainState, inputs: StepInputs, count: int, resolution: int) -> tuple[TrainState, Metrics]:
+        """Not possible: the subnets of a step decide which programs it runs."""
+        raise NotImplementedError
+
 
 ENGINES: dict[str, Callable[[TrainStep, int], Engine]] = {"masked": MaskedEngine, "static": StaticEngine}
 
 _draw = jax.jit(draw, static_argnums=2)
-_padded = jax.jit(Choices.padded, static_argnums=1)
-_leading = jax.jit(lambda values, count: values[:count], static_argnums=1)
+_draw_several = jax.jit(jax.vmap(draw, in_axes=(0, None, None)), static_argnums=2)
+_leading = jax.jit(lambda values, count: values[..., :count], static_argnums=1)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _padded(choices: Choices, num_subnets: int) -> Choices:
+    """The choices of so many subnets, for one step or for several."""
+    if choices.height.ndim == 1:
+        return choices.padded(num_subnets)
+    return jax.vmap(lambda of_step: of_step.padded(num_subnets))(choices)
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -58,6 +58,18 @@ class StepInputs:
     choices: Choices | None = None
     num_subnets: Any = None
 
+    def at(self, step: jax.Array) -> "StepInputs":
+        """The inputs of one step, on one device, if these are those of several; see `TrainStep.several`."""
+
+        def of_step(values):
+            return lax.dynamic_index_in_dim(values, step, keepdims=False)
+
+        indices = self.indices.reshape(len(self.key), -1)
+        several = {"indices": indices, "key": self.key, "learning_rate": self.learning_rate}
+        if self.choices is not None:
+            several["choices"] = self.choices
+        return self.replace(**jax.tree.map(of_step, several))  # type: ignore[attr-defined]
+
     def mapped_axes(self) -> "StepInputs":
         """For each field the axis that is sharded over the devices, None where it is replicated; for `pmap`."""
         return StepInputs(images=self.images.mapped_axis, indices=0, key=None, learning_rate=None)  # type: ignore
@@ -117,15 +129,54 @@ class TrainStep:
             The new state; and `loss` [S], each subnet's mean over the images, 0 for choices that are not trained, with
             `top1`, a fraction, the mean over subnets and images.
         """
-        name = "full" if inputs.choices is None else f"step of {inputs.choices.num_subnets}"
         axes = inputs.mapped_axes()
         return self.programs.run(
-            name,
+            self._name(inputs),
             resolution,
             lambda r: self.programs.pmap(functools.partial(self._step, resolution=r), (None, axes), (None, None), (0,)),
             *(state, inputs),
             donate=(0,),
         )
+
+    def several(self, state: TrainState, inputs: StepInputs, count: Any, resolution: int) -> tuple[TrainState, Metrics]:
+        """Takes up to K steps in one program, so that the host need not dispatch each of them.
+
+        Args:
+            state: see `__call__`.
+            inputs: those of K steps: indices [devices, K * images per device], K keys, K learning rates, the choices
+                of K steps. The other fields are shared by the steps.
+            count: int32 scalar, at most K; so many steps are taken.
+            resolution: see `__call__`.
+
+        Returns:
+            The state after the last step; and the metrics of `__call__` with a leading axis K.
+        """
+        axes = inputs.mapped_axes()
+        return self.programs.run(
+            f"up to {len(inputs.key)} times {self._name(inputs)}",
+            resolution,
+            lambda r: self.programs.pmap(
+                functools.partial(self._several, resolution=r), (None, axes, None), (None, None), (0,)
+            ),
+            *(state, inputs, count),
+            donate=(0,),
+        )
+
+    def _several(self, state, inputs, count, *, resolution):
+        step = functools.partial(self._step, resolution=resolution)
+
+        def take(place, carry):
+            state, metrics = carry
+            state, of_step = step(state, inputs.at(place))
+            return state, jax.tree.map(lambda all_of_them, one: all_of_them.at[place].set(one), metrics, of_step)
+
+        _, shapes = jax.eval_shape(step, state, inputs.at(jnp.int32(0)))
+        metrics = jax.tree.map(lambda s: jnp.zeros((len(inputs.key), *s.shape), s.dtype), shapes)
+        return lax.fori_loop(0, count, take, (state, metrics))
+
+    @staticmethod
+    def _name(inputs: StepInputs) -> str:
+        return "full" if inputs.choices is None else f"step of {inputs.choices.height.shape[-1]}"
 
     def _step(self, state, inputs, *, resolution):
         is_full = inputs.choices is None
