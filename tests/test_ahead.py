@@ -10,7 +10,7 @@ from ofav2_jax import Settings, Subnet, SuperNet
 from ofav2_jax.data.digits import load_digits
 from ofav2_jax.run.ahead import compile_ahead
 from ofav2_jax.run.assembly import assemble, initial_params
-from ofav2_jax.runtime.feed import ResidentImages, StreamedImages
+from ofav2_jax.runtime.feed import StreamedImages
 from ofav2_jax.runtime.programs import Programs
 from ofav2_jax.settings.recipe import Evaluation
 
@@ -21,8 +21,8 @@ def refuse(*args):
     raise AssertionError(f"{args[1]} was not compiled ahead")
 
 
-@pytest.mark.parametrize(("feed", "num_devices", "max_steps"), [(ResidentImages, 1, 1), (StreamedImages, 2, 3)])
-def test_a_run_compiles_nothing_further(monkeypatch, feed, num_devices, max_steps):
+def test_a_run_compiles_nothing_further(monkeypatch):
+    num_devices, max_steps = 2, 3
     digits = load_digits(seed=0)
     phases = Settings.paper("ee_d").phases
     settings = Settings.paper(
@@ -33,7 +33,7 @@ def test_a_run_compiles_nothing_further(monkeypatch, feed, num_devices, max_step
         phases=tuple(dataclasses.replace(phase, num_subnets=min(phase.num_subnets, 2)) for phase in phases),
     )
     devices = jax.devices()[:num_devices]
-    parts = assemble(settings, digits, devices, net=NET, feed=feed(digits, devices))
+    parts = assemble(settings, digits, devices, net=NET, feed=StreamedImages(digits, devices))
     parts.engine.max_steps = max_steps
     thread = compile_ahead(parts)
     thread.join()
