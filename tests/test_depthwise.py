@@ -71,3 +71,24 @@ def test_one_image_serves_all_subnets(backend, size):
     np.testing.assert_allclose(y, y_wide, rtol=1e-12)
     np.testing.assert_allclose(dx, np.asarray(dx_wide).sum(axis=1, keepdims=True), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(dkernel, dkernel_wide, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("chosen", [[7], [5], [3], [3, 7]])
+@pytest.mark.parametrize("size", [4, 20])
+def test_elastic_kernels_equal_the_chosen_ones(chosen, size):
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x = jnp.asarray(rng.normal(size=(2, len(chosen), size, size, 3)))
+        kernels = {k: jnp.asarray(rng.normal(size=(2, k, k))) for k in (7, 5, 3)}
+
+        def elastic(x, kernels, choice):
+            return depthwise.elastic_conv(x, kernels, choice, 2)
+
+        def separate(x, kernels, choice):
+            return jnp.concatenate([plain(x[:, i : i + 1], kernels[k][:, None], 2) for i, k in enumerate(chosen)], 1)
+
+        def loss(f):
+            return jax.jit(jax.value_and_grad(lambda *args: jnp.sum(jnp.sin(f(*args))), argnums=(0, 1)))
+
+        ours, theirs = (loss(f)(x, kernels, jnp.array(chosen)) for f in (elastic, separate))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), ours, theirs)

@@ -17,7 +17,7 @@ from jax import lax
 from ofav2_jax.ops import batch_norm, depthwise
 from ofav2_jax.ops.activations import ACTIVATIONS, h_sigmoid
 from ofav2_jax.ops.backend import backend
-from ofav2_jax.ops.choose import apply_mask, pick
+from ofav2_jax.ops.choose import apply_mask
 from ofav2_jax.ops.pointwise import mix_and_normalise, mix_channels
 from ofav2_jax.ops.saved import save
 
@@ -184,27 +184,20 @@ class DepthwiseConv(Layer):
 
     def __call__(self, x: jax.Array, choice: int | jax.Array | None = None) -> jax.Array:
         """Convolves [c, S or 1, H, W, B], c <= features; `choice` is the kernel size, an int or int [S]."""
-        kernel = jnp.moveaxis(self._chosen_kernel(choice, x.shape[0]), -1, 0)
-        y = depthwise.depthwise_conv(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
-        return save(y)
+        x, channels = x.astype(self.dtype), len(x)
+        if choice is None or isinstance(choice, int):
+            kernel = self._kernels(choice or self.kernel_size, channels)[choice or self.kernel_size]
+            return save(depthwise.depthwise_conv(x, kernel[:, None], self.stride))
+        return save(depthwise.elastic_conv(x, self._kernels(3, channels), choice, self.stride))
 
-    def _chosen_kernel(self, choice, channels):
-        """The chosen kernels [S, k, k, c]; for traced choices k is 7, with zeros around the smaller kernels."""
-        kernel = self.kernel[..., :channels]
-        static = choice is None or isinstance(choice, int)
-        if static and choice in (None, 7):
-            return kernel[None]
-        five = (self.to_5 @ kernel[1:6, 1:6].reshape(25, channels)).reshape(5, 5, channels)
-        if static and choice == 5:
-            return five[None]
-        three = (self.to_3 @ five[1:4, 1:4].reshape(9, channels)).reshape(3, 3, channels)
-        if static:
-            return three[None]
-        padded = {7: kernel}
-        for small in (five, three):
-            border = (7 - small.shape[0]) // 2
-            padded[small.shape[0]] = depthwise.pad(small, border, axes=(0, 1))
-        return pick(choice, padded)
+    def _kernels(self, smallest, channels):
+        """The kernels [c, k, k] by size, from the largest down to `smallest`."""
+        kernels = {self.kernel_size: self.kernel[..., :channels]}
+        if smallest < self.kernel_size:
+            kernels[5] = (self.to_5 @ kernels[7][1:6, 1:6].reshape(25, channels)).reshape(5, 5, channels)
+        if smallest < 5 and self.elastic:
+            kernels[3] = (self.to_3 @ kernels[5][1:4, 1:4].reshape(9, channels)).reshape(3, 3, channels)
+        return {size: jnp.moveaxis(kernel, -1, 0).astype(self.dtype) for size, kernel in kernels.items()}
 
 
 class SqueezeExcite(nn.Module):

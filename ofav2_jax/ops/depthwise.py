@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ofav2_jax.ops.backend import backend
+from ofav2_jax.ops.backend import backend, one_at_a_time
+from ofav2_jax.ops.choose import pick
 
 # Above so many (input pixel, output pixel) pairs a dense matrix per channel costs more than it saves. On a CPU that was
 # measured. For accelerators it is their compilers' estimate (`benchmarks/README.md`): k * k shifted products are bound
@@ -35,11 +36,33 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     Returns:
         float [C, S, ceil(H / stride), ceil(W / stride), B].
     """
-    height, width = x.shape[2:4]
-    size = height * width * _out_size(height, stride) * _out_size(width, stride)
-    if size > _MAX_MATRIX_SIZE.get(backend(), 2**14):
+    if _is_large(x, stride):
         return _by_shifts(x, kernel, stride)
     return (_by_matrix if x.shape[1] == kernel.shape[1] else _by_common_matrix)(x, kernel, stride)
+
+
+def elastic_conv(x: jax.Array, kernels: dict[int, jax.Array], choice: jax.Array, stride: int) -> jax.Array:
+    """Convolves with the kernels of the size that each of S subnets chooses; see `depthwise_conv`.
+
+    Args:
+        x: float [C, S, H, W, B], or with a single image for all S subnets, [C, 1, H, W, B].
+        kernels: for each size k that can be chosen the kernels [C, k, k]; the largest first.
+        choice: int [S], sizes; traced.
+        stride: 1 or 2.
+    """
+    if choice.shape == (1,) and one_at_a_time() and _is_large(x, stride):
+        # The cost of shifted products depends on the size.
+        index = jnp.argmax(jnp.array(list(kernels)) == choice)
+        return _by_shifts_of(x, [kernel[:, None] for kernel in kernels.values()], index, stride)
+    largest = max(kernels)
+    padded = {size: pad(kernel, (largest - size) // 2, axes=(1, 2)) for size, kernel in kernels.items()}
+    return depthwise_conv(x, jnp.moveaxis(pick(choice, padded), 0, 1), stride)
+
+
+def _is_large(x: jax.Array, stride: int) -> bool:
+    height, width = x.shape[2:4]
+    size = height * width * _out_size(height, stride) * _out_size(width, stride)
+    return size > _MAX_MATRIX_SIZE.get(backend(), 2**14)
 
 
 def _out_size(size: int, stride: int) -> int:
@@ -103,6 +126,37 @@ def _by_shifts_bwd(stride, residuals, dy):
 
 
 _by_shifts.defvjp(_by_shifts_fwd, _by_shifts_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _by_shifts_of(x, kernels, index, stride):
+    """`_by_shifts` with one of several kernels [C, 1, k, k], of which the others cost nothing.
+
+    With the automatic gradient of `lax.switch` every size would have residuals of its own.
+    """
+    return _by_shifts_of_fwd(x, kernels, index, stride)[0]
+
+
+def _by_shifts_of_fwd(x, kernels, index, stride):
+    branches = [lambda x, kernels, i=i: _by_shifts(x, kernels[i], stride) for i in range(len(kernels))]
+    return lax.switch(index, branches, x, kernels), (x, kernels, index)
+
+
+def _by_shifts_of_bwd(stride, residuals, dy):
+    x, kernels, index = residuals
+
+    def branch(i):
+        def pull_back(x, kernels, dy):
+            dx, dkernel = _by_shifts_bwd(stride, _by_shifts_fwd(x, kernels[i], stride)[1], dy)
+            return dx, [dkernel if i == j else jnp.zeros_like(kernel) for j, kernel in enumerate(kernels)]
+
+        return pull_back
+
+    dx, dkernels = lax.switch(index, [branch(i) for i in range(len(kernels))], x, kernels, dy)
+    return dx, dkernels, None
+
+
+_by_shifts_of.defvjp(_by_shifts_of_fwd, _by_shifts_of_bwd)
 
 
 def _shifts_grad_input(dy, kernel, stride, padded_shape):
