@@ -95,6 +95,16 @@ class Ours:
         self.state, metrics = self.parts.engine(self.state, inputs, self.resolution)
         jax.block_until_ready((self.state, metrics))
 
+    def epoch(self, phase: str) -> int:
+        """The steps of an epoch, as a run takes them; returns their number."""
+        specs, epochs = self.parts.settings.phases, self.parts.epochs
+        (place,) = (i for i, spec in enumerate(specs) if spec.key.replace("_", "") == phase)
+        teacher, space = (None, self.parts.space) if phase == "full" else (self.teacher, self.spaces[phase])
+        for taken in epochs.steps(place, 0, self.state, teacher, space):
+            self.state, metrics = taken.state, taken.metrics
+        jax.block_until_ready((self.state, metrics))
+        return epochs.steps_per_epoch
+
     def read(self, seed: int) -> None:
         """The input of a step alone: which images, gathering and augmenting them."""
         inputs, step, programs = self._inputs(seed), self.parts.step, self.parts.programs
