@@ -1,8 +1,9 @@
 """What the eight experiments of the paper share.
 
-No full run of any of them has been timed here. The paper reports 1.5 GPU days for its PyTorch code. From steps that were
-measured on an H100, those of EE_D would take it 51 minutes, and its tests some 12 seconds a phase (benchmarks/README.md).
-The phases, and with them epochs and subnets per step, differ between the networks; `--dry_run` prints them.
+No full run of any of them has been timed here. The paper reports 1.5 GPU days for its PyTorch code. From what was
+measured on an H100, the steps of EE_D would take it 51 minutes, and the last and longest of its tests 3 seconds
+(benchmarks/README.md). The phases, and with them epochs and subnets per step, differ between the networks; `--dry_run`
+prints them.
 """
 
 import dataclasses
