@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ofav2_jax.data.dataset import Dataset
     from ofav2_jax.data.sources import load_dataset
+    from ofav2_jax.deploy.from_run import extract
+    from ofav2_jax.deploy.onnx_file import to_onnx
+    from ofav2_jax.deploy.stablehlo import to_stablehlo
+    from ofav2_jax.deploy.standalone import Standalone
     from ofav2_jax.model.apply import forward, forward_exits, forward_masked, recalibrate, recalibrate_masked
     from ofav2_jax.model.choices import Choices
     from ofav2_jax.model.cost import count
+    from ofav2_jax.model.costs import Costs
+    from ofav2_jax.model.design import Design
     from ofav2_jax.model.sorting import sort_channels
     from ofav2_jax.model.space import SearchSpace
     from ofav2_jax.model.subnet import Subnet
@@ -26,14 +32,18 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "Choices": "model.choices",
+    "Costs": "model.costs",
     "Dataset": "data.dataset",
+    "Design": "model.design",
     "Run": "run.run",
     "SearchSpace": "model.space",
     "Settings": "settings.settings",
     "Subnet": "model.subnet",
+    "Standalone": "deploy.standalone",
     "SuperNet": "model.supernet",
     "count": "model.cost",
     "exit_weights": "settings.exit_weights",
+    "extract": "deploy.from_run",
     "forward": "model.apply",
     "forward_exits": "model.apply",
     "forward_masked": "model.apply",
@@ -43,18 +53,24 @@ _MODULES = {
     "recalibrate": "model.apply",
     "recalibrate_masked": "model.apply",
     "sort_channels": "model.sorting",
+    "to_onnx": "deploy.onnx_file",
+    "to_stablehlo": "deploy.stablehlo",
 }
 
 __all__ = [
     "Choices",
+    "Costs",
     "Dataset",
+    "Design",
     "Run",
     "SearchSpace",
     "Settings",
+    "Standalone",
     "Subnet",
     "SuperNet",
     "count",
     "exit_weights",
+    "extract",
     "forward",
     "forward_exits",
     "forward_masked",
@@ -64,6 +80,8 @@ __all__ = [
     "recalibrate",
     "recalibrate_masked",
     "sort_channels",
+    "to_onnx",
+    "to_stablehlo",
 ]
 
 

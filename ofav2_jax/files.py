@@ -31,12 +31,26 @@ def phase_directory(workdir: Path, index: int, name: str) -> Path:
     return workdir / "phases" / f"{index:02d}-{name}"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 file; at every moment `path` holds either the old file or the whole new one."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file; at every moment `path` holds either the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 file, with the guarantee of `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, in one line, with its kind where the text alone would mean nothing."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__} {text}" if isinstance(error, KeyError | TypeError | AttributeError) else text
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -127,11 +127,16 @@ def train_images(
     return normalisation(_resize(images, *jax.vmap(matrices)(keys)))
 
 
+def resized_size(resolution: int) -> int:
+    """Height and width to which test images are resized before the centre crop, pixels."""
+    return math.ceil(resolution / 0.875)
+
+
 def eval_images(images: jax.Array, resolution: int, normalisation: Normalisation) -> jax.Array:
-    """Resizes to ceil(resolution / 0.875), crops the centre, normalises.
+    """Resizes to `resized_size(resolution)`, crops the centre, normalises.
 
     Args:
-        images: uint8 [B, H, W, 3], H = W.
+        images: uint8 [B, H, W, 3].
         resolution: R, height and width of the result, pixels.
         normalisation: mean to subtract and deviation to divide by.
 
@@ -139,7 +144,7 @@ def eval_images(images: jax.Array, resolution: int, normalisation: Normalisation
         float32 [B, R, R, 3].
     """
     _, height, width, _ = images.shape
-    resized = math.ceil(resolution / 0.875)
+    resized = resized_size(resolution)
     first = round((resized - resolution) / 2)
     kept = slice(first, first + resolution)
     rows = resize_weights(height, 0, height, resized)[None, kept]

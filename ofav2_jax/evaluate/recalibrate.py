@@ -11,7 +11,8 @@ from ofav2_jax.data import augment
 from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.model.choices import Choices, of_each
 from ofav2_jax.model.packing import Params
-from ofav2_jax.model.supernet import SuperNet
+from ofav2_jax.model.subnet import Subnet
+from ofav2_jax.model.supernet import SuperNet, neutral_statistics
 from ofav2_jax.ops.backend import one_at_a_time
 from ofav2_jax.runtime.programs import Programs
 from ofav2_jax.runtime.sharding import AXIS
@@ -104,33 +105,58 @@ class Recalibration:
         batches = self._places, self._is_batch, self._images
         return self._programs.run(name, resolution, self._program, params, choices, count, batches, self._key)
 
+    def of_subnet(self, params: Params, subnet: Subnet, resolution: int) -> dict[str, Any]:
+        """Computes the statistics of one subnet, in a program that contains this subnet and nothing else.
+
+        Args:
+            params: the supernet's parameters, replicated.
+            subnet: the subnet, with which the statistics of all exits up to its height are computed.
+            resolution: height and width of the images after augmentation, pixels.
+
+        Returns:
+            `batch_stats` with entries [C]; those of what the subnet does not contain are mean 0 and variance 1.
+        """
+        # Layers that are not part of a static subnet keep the statistics that they are given.
+        neutral = neutral_statistics(self._net)
+
+        def function(params, neutral, batches, key):
+            return self._mean({"params": params, "batch_stats": neutral}, subnet, batches, key, resolution)
+
+        program = self._programs.pmap(function, (None, None, 0, None), None)
+        batches = self._places, self._is_batch, self._images
+        name = f"recalibrate {subnet} at {resolution}"
+        replicated = self._programs.replicate(neutral)
+        return self._programs.run_single(name, program, params, replicated, batches, self._key)
+
     def _program(self, resolution):
         def function(params, choices, count, batches, key):
-            if one_at_a_time():
-                total = of_each(lambda subnet, _: sums(params, subnet, batches, key), choices, count)
-            else:
-                total = sums(params, choices, batches, key)
-            if len(self._programs.devices) > 1:
-                total = lax.psum(total, AXIS)
-            return jax.tree.map(lambda v: v / len(self.indices), total)
-
-        def sums(params, choices, batches, key):
-            def statistics(batch):
-                index, is_batch, images = batch
-                keys = jax.random.split(jax.random.fold_in(key, index), len(images))
-                images = augment.train_images(images, keys, resolution, self._augmentation, self._normalisation)
-                _, updated = self._net.apply(
-                    {"params": params}, images, choices, train=True, all_exits=True, mutable=["batch_stats"]
-                )
-                if self._places.size == len(self.indices):
-                    return updated["batch_stats"]
-                return jax.tree.map(lambda v: jnp.where(is_batch, v, 0), updated["batch_stats"])
-
-            def add_batch(total, batch):
-                return jax.tree.map(jnp.add, total, statistics(batch)), None
-
-            shapes = jax.eval_shape(statistics, jax.tree.map(lambda v: v[0], batches))
-            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-            return lax.scan(add_batch, zeros, batches)[0]
+            variables = {"params": params}
+            if not one_at_a_time():
+                return self._mean(variables, choices, batches, key, resolution)
+            return of_each(lambda subnet, _: self._mean(variables, subnet, batches, key, resolution), choices, count)
 
         return self._programs.pmap(function, (None, None, None, 0, None), None)
+
+    def _mean(self, variables, choices, batches, key, resolution):
+        """The mean of the statistics over the batches of all devices; the arguments are those of one device."""
+
+        def statistics(batch):
+            index, is_batch, images = batch
+            keys = jax.random.split(jax.random.fold_in(key, index), len(images))
+            images = augment.train_images(images, keys, resolution, self._augmentation, self._normalisation)
+            _, updated = self._net.apply(
+                variables, images, choices, train=True, all_exits=True, mutable=["batch_stats"]
+            )
+            if self._places.size == len(self.indices):
+                return updated["batch_stats"]
+            return jax.tree.map(lambda v: jnp.where(is_batch, v, 0), updated["batch_stats"])
+
+        def add_batch(total, batch):
+            return jax.tree.map(jnp.add, total, statistics(batch)), None
+
+        shapes = jax.eval_shape(statistics, jax.tree.map(lambda v: v[0], batches))
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        total = lax.scan(add_batch, zeros, batches)[0]
+        if len(self._programs.devices) > 1:
+            total = lax.psum(total, AXIS)
+        return jax.tree.map(lambda v: v / len(self.indices), total)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.subnet import Subnet
-from ofav2_jax.model.supernet import SuperNet, Variables, check_images, variable_shapes
+from ofav2_jax.model.supernet import SuperNet, Variables, check_images, neutral_statistics
 
 
 @functools.partial(jax.jit, static_argnames=("net", "subnet", "train", "all_exits"))
@@ -155,7 +155,7 @@ def _recalibrated(statistics, net, variables, batches, choices):
     for images in _required_batches(batches):
         if total is None:
             _require_variables(variables, train=True)
-            variables = {"batch_stats": variables.get("batch_stats") or _neutral_statistics(net), **variables}
+            variables = {"batch_stats": variables.get("batch_stats") or neutral_statistics(net), **variables}
         weight = len(images)
         stats = jax.tree.map(lambda v: v * weight, statistics(net, variables, images, choices))  # noqa: B023
         total = stats if total is None else jax.tree.map(jnp.add, total, stats)
@@ -163,14 +163,6 @@ def _recalibrated(statistics, net, variables, batches, choices):
     if total is None:
         raise ValueError("batches is empty: give at least one batch of images")
     return {**variables, "batch_stats": jax.tree.map(lambda v: v / num_images, total)}
-
-
-def _neutral_statistics(net):
-    """The statistics of a network that was just initialised: mean 0, variance 1."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: (jnp.zeros if path[-1].key == "mean" else jnp.ones)(leaf.shape, leaf.dtype),
-        variable_shapes(net)["batch_stats"],
-    )
 
 
 def _required_batches(batches):

@@ -1,12 +1,13 @@
 """Parameters and multiply-accumulates of subnets."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 
-from ofav2_jax.model.network import NUM_STAGES, STAGES, Block, Channels, middle_width, squeeze_width
+from ofav2_jax.model.network import NUM_STAGES, STAGES, Block, middle_width, squeeze_width
 from ofav2_jax.model.space import SearchSpace
-from ofav2_jax.model.subnet import Subnet
+from ofav2_jax.model.subnet import LevelChoice, Subnet
 from ofav2_jax.model.supernet import SuperNet, variable_shapes
 
 _IMAGE_CHANNELS = 3
@@ -35,8 +36,10 @@ class Cost:
         return Cost(self.params + other.params, self.macs + other.macs)
 
 
-def count(net: SuperNet, subnet: Subnet, resolution: int, all_exits: bool = False) -> Cost:
-    """Counts parameters and multiply-accumulates of one subnet.
+def count(
+    net: SuperNet, subnet: Subnet, resolution: int, all_exits: bool = False, exits: Sequence[int] | None = None
+) -> Cost:
+    """Counts parameters and multiply-accumulates of one subnet; `Costs` does it for thousands.
 
     Args:
         net: the supernet.
@@ -44,30 +47,44 @@ def count(net: SuperNet, subnet: Subnet, resolution: int, all_exits: bool = Fals
         resolution: height and width of the image in pixels, a positive int.
         all_exits: whether to count the body up to the last stage and all exits of `net`; the subnet's height is then
             ignored.
+        exits: the exits to count, stages of 1..5 up to the subnet's height; None: the one after it.
 
     Raises:
-        ValueError: if `resolution` is not a positive int, or for a subnet that `net` does not hold.
+        ValueError: if `resolution` is not a positive int, or for a subnet or exits that `net` does not hold.
     """
     if type(resolution) is not int or resolution < 1:
         raise ValueError(f"resolution={resolution!r} is not allowed: it must be a positive int")
     SearchSpace(net).check(subnet)
-    channels = net.channels
     height = NUM_STAGES if all_exits else subnet.height
-    size = _out_size(resolution, 2)
-    total = _convolution(_IMAGE_CHANNELS, channels.stem, size, kernel=3)
-    total += _depthwise(channels.stem, size, kernel=3) + _convolution(channels.stem, channels.stem, size)
+    allowed = [stage + 1 for stage in net.exit_stages if stage < height]
+    used = allowed if all_exits else [height] if exits is None else list(exits)
+    if not set(used) <= set(allowed):
+        raise ValueError(f"exits={exits!r} is not allowed: up to stage {height} {net.network} has {allowed}")
+    size = out_size(resolution, 2)
+    total = stem_cost(net, size)
     for stage in range(height):
         for level in range(subnet.depth[stage]):
             stride = 1 if level else STAGES[stage].stride
-            total += _level(net, subnet, stage, level, size, _out_size(size, stride))
-            size = _out_size(size, stride)
-        if stage in net.exit_stages and (all_exits or stage == height - 1):
-            total += _exit(channels, stage, net.num_classes, size)
+            total += level_cost(net, subnet.at(stage, level), stage, level, size, out_size(size, stride))
+            size = out_size(size, stride)
+        if stage + 1 in used:
+            total += exit_cost(net, stage, size)
     return total
 
 
-def _out_size(size: int, stride: int) -> int:
+def out_size(size: int, stride: int) -> int:
+    """Height or width of a map after a layer of this stride."""
     return -(-size // stride)
+
+
+def stem_cost(net: SuperNet, size: int) -> Cost:
+    """The cost of the stem, whose output has `size` x `size` pixels."""
+    stem = net.channels.stem
+    return (
+        _convolution(_IMAGE_CHANNELS, stem, size, kernel=3)
+        + _depthwise(stem, size, kernel=3)
+        + _convolution(stem, stem, size)
+    )
 
 
 def _convolution(in_channels: int, features: int, size: int, kernel: int = 1) -> Cost:
@@ -86,8 +103,8 @@ def _dense(in_channels: int, features: int, bias: bool, size: int = 1) -> Cost:
     return Cost(weights + features * bias, weights * size * size)
 
 
-def _level(net: SuperNet, subnet: Subnet, stage: int, level: int, in_size: int, out_size: int) -> Cost:
-    choice = subnet.at(stage, level)
+def level_cost(net: SuperNet, choice: LevelChoice, stage: int, level: int, in_size: int, out_size: int) -> Cost:
+    """The cost of one level (both counted from 0) between maps of these sizes."""
     in_channels, channels = net.channels.level_input(stage, level), net.channels.stages[stage]
     total = Cost(0, 0)
     if choice.level & Block.BOTTLENECK:
@@ -106,10 +123,11 @@ def _level(net: SuperNet, subnet: Subnet, stage: int, level: int, in_size: int, 
     return total
 
 
-def _exit(channels: Channels, stage: int, num_classes: int, size: int) -> Cost:
-    expanded, mixed = channels.exits[stage]
+def exit_cost(net: SuperNet, stage: int, size: int) -> Cost:
+    """The cost of the exit after a stage (from 0) whose output has `size` x `size` pixels."""
+    expanded, mixed = net.channels.exits[stage]
     return (
-        _convolution(channels.stages[stage], expanded, size)
+        _convolution(net.channels.stages[stage], expanded, size)
         + _dense(expanded, mixed, bias=False)
-        + _dense(mixed, num_classes, bias=True)
+        + _dense(mixed, net.num_classes, bias=True)
     )

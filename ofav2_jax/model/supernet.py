@@ -204,6 +204,14 @@ def variable_shapes(net: SuperNet) -> dict[str, Any]:
     return jax.eval_shape(init, jax.random.key(0))
 
 
+def neutral_statistics(net: SuperNet) -> dict[str, Any]:
+    """`batch_stats` of a network that was just initialised: mean 0, variance 1."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: (jnp.zeros if path[-1].key == "mean" else jnp.ones)(leaf.shape, leaf.dtype),
+        variable_shapes(net)["batch_stats"],
+    )
+
+
 def _pick_subnets(choice: jax.Array, options: dict[int, jax.Array]) -> jax.Array:
     """Picks for each subnet its own option by `choice` [S]; the options are [C, S, ...] of one shape."""
     keys = list(options)

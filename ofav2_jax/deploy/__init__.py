@@ -1,0 +1,1 @@
+"""Networks taken out of a supernet: extraction, files, export to other runtimes."""
