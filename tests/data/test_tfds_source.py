@@ -1,5 +1,6 @@
 """Loading data sets through TFDS, and the cache of decoded images, with miniature data sets of noise."""
 
+import dataclasses
 import importlib.util
 import io
 import json
@@ -11,7 +12,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ofav2_jax.data import image_cache, tfds_source
+from ofav2_jax.data import decoding, image_cache
+from ofav2_jax.data.augment import Normalisation
+from ofav2_jax.data.dataset import Request, fingerprint
 from ofav2_jax.data.tfds_source import load_tfds
 from ofav2_jax.data.tiny_imagenet.tiny_imagenet import TinyImagenet
 from tests.helpers import miniature
@@ -58,15 +61,9 @@ class NoiseImages(tfds.core.GeneratorBasedBuilder):
 
 @pytest.fixture
 def load(tmp_path):
-    def load(name="noise_images", **arguments):
-        arguments = {
-            "data_dir": tmp_path / "tfds",
-            "cache_dir": tmp_path / "cache",
-            "base_resolution": 32,
-            "seed": 0,
-            **arguments,
-        }
-        return load_tfds(name, **arguments)
+    def load(name="noise_images", plan_only=False, **arguments):
+        request = {"name": name, "data_dir": tmp_path / "tfds", "base_resolution": 32, **arguments}
+        return load_tfds(Request(**request), cache_dir=tmp_path / "cache", plan_only=plan_only)
 
     return load
 
@@ -75,8 +72,8 @@ def load(tmp_path):
 def decoded(monkeypatch):
     """Counts the decoded images."""
     count = []
-    decode = tfds_source._decode_image
-    monkeypatch.setattr(tfds_source, "_decode_image", lambda *args: count.append(1) or decode(*args))
+    decode = decoding.decode_image
+    monkeypatch.setattr(decoding, "decode_image", lambda *args: count.append(1) or decode(*args))
     return count
 
 
@@ -91,7 +88,12 @@ def test_images_and_labels_are_those_of_the_splits(load):
     assert sorted(numbers[trained_on]) == list(range(24))
     assert all(indices.dtype == np.int32 for indices in dataset.splits.values())
     assert (dataset.name, dataset.num_classes) == ("noise_images", 4)
-    assert dataset.normalisation == tfds_source.TINY_IMAGENET_NORMALISATION
+    assert dataset.class_names == ("0", "1", "2", "3")
+    of_training = dataset.images[np.flatnonzero(numbers < 1000)] / 255
+    np.testing.assert_allclose(dataset.normalisation.mean, of_training.mean((0, 1, 2)), atol=1e-4)
+    np.testing.assert_allclose(dataset.normalisation.std, of_training.std((0, 1, 2)), atol=1e-4)
+    own = Normalisation((0.5,) * 3, (0.25,) * 3)
+    assert load(normalisation=own).normalisation == own
 
 
 def test_validation_images_are_drawn_class_by_class_by_seed(load):
@@ -110,22 +112,28 @@ def test_validation_images_are_drawn_class_by_class_by_seed(load):
 def test_second_load_does_not_decode(load, decoded, tmp_path):
     first = load()
     assert len(decoded) == 32
-    (tmp_path / "tfds").rename(tmp_path / "away")
     second = load()
     assert len(decoded) == 32
     assert np.array_equal(first.images, second.images) and np.array_equal(first.labels, second.labels)
     assert isinstance(second.images, np.memmap) and not second.images.flags.writeable
-    assert {path.name for path in (tmp_path / "cache").iterdir()} == {
-        "noise_images-1.2.3-32",
-        "noise_images-1.2.3-32.lock",
-    }
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["noise_images-1.2.3-32"]
 
 
-def test_first_classes_are_kept_in_a_compact_array(load, decoded):
+def test_first_classes_are_kept_without_a_copy(load, decoded):
     whole, part = load(), load(num_classes=2)
     assert len(decoded) == 32
-    assert part.num_classes == 2 and set(part.labels) == {0, 1}
-    assert not isinstance(part.images, np.memmap) and len(part.images) == 16
+    assert part.num_classes == 2 and part.class_names == ("0", "1") and part.num_images == 16
+    assert isinstance(part.images, np.memmap)
+    # The run of a version that copied these images is the same run.
+    kept = np.flatnonzero(whole.labels < 2)
+    compact = dataclasses.replace(
+        part,
+        images=whole.images[kept],
+        labels=whole.labels[kept],
+        subset=None,
+        splits={split: np.searchsorted(kept, indices) for split, indices in part.splits.items()},
+    )
+    assert fingerprint(part) == fingerprint(compact)
     for split, count in (("train", 10), ("validation", 2), ("test", 4)):
         assert len(part.splits[split]) == count
         chosen = whole.splits[split][whole.labels[whole.splits[split]] < 2]
@@ -137,12 +145,9 @@ def test_first_classes_are_kept_in_a_compact_array(load, decoded):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"num_classes": 5}, "num_classes=5 is not allowed; noise_images has 1 to 4"),
-        ({"num_classes": 0}, "num_classes=0 is not allowed; noise_images has 1 to 4"),
-        ({"base_resolution": 0}, "base_resolution=0 is not allowed; it must be at least 1"),
-        ({"validation_fraction": 1.0}, r"validation_fraction=1.0 is not allowed; it must be in \(0, 1\)"),
-        ({"archive": "a.zip"}, "archive='a.zip' goes with 'tiny_imagenet' only, not with 'noise_images'"),
-        ({"test_split": "dev"}, "noise_images/1.2.3 has the splits train, test; a split 'dev' is needed to test on"),
+        ({"num_classes": 5}, "num_classes=5 is not allowed: it must be from 2 to 4, the classes of noise_images"),
+        ({"num_classes": 1}, "num_classes=1 is not allowed: it must be from 2 to 4, the classes of noise_images"),
+        ({"test_split": "dev"}, "data.test_split='dev' is not allowed: noise_images/1.2.3 has the splits train, test"),
         ({"name": "noice"}, "data set 'noice' is unknown to TensorFlow Datasets .*catalog lists the names"),
     ],
 )
@@ -154,12 +159,12 @@ def test_arguments_that_are_not_allowed_are_named(load, arguments, message):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"splits": {"train": 4}}, "has the splits train; a split test or validation is needed to test on"),
+        ({"splits": {"train": 4}}, "has the splits train, and no split test or validation to test on"),
         ({"splits": {"test": 4}}, "has the splits test; a split 'train' is needed"),
         (
             {"features": {"image": tfds.features.Image(), "label": tfds.features.Scalar(np.int64)}},
-            "is not for image classification: it needs an 8-bit image and a class label, named by its "
-            "supervised_keys or 'image' and 'label'; its features are image, label, id",
+            "is not for image classification: it needs an Image of uint8 and a ClassLabel, named by its "
+            r"supervised_keys or 'image' and 'label'; its features are image \(Image\), label \(Scalar\), id \(Text\)",
         ),
         (
             {
@@ -169,9 +174,10 @@ def test_arguments_that_are_not_allowed_are_named(load, arguments, message):
                 },
                 "supervised_keys": None,
             },
-            "its features are picture, kind, id",
+            r"its features are picture \(Image\), kind \(ClassLabel\), id \(Text\)",
         ),
-        ({"label": staticmethod(lambda number: -1 if number >= 1000 else 0)}, "split 'test' .* without a label"),
+        ({"label": staticmethod(lambda number: -1 if number >= 1000 else 0)}, "and no split with labels to test on"),
+        ({"label": staticmethod(lambda number: number % 3)}, "noise_images has no training images of class 3"),
     ],
 )
 def test_data_sets_that_do_not_fit_are_refused(load, monkeypatch, tmp_path, changes, message):
@@ -179,7 +185,7 @@ def test_data_sets_that_do_not_fit_are_refused(load, monkeypatch, tmp_path, chan
         monkeypatch.setattr(NoiseImages, name, value)
     with pytest.raises(ValueError, match=message):
         load()
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["noise_images-1.2.3-32.lock"]
+    assert not (tmp_path / "cache").exists() or "training" in message
 
 
 def test_validation_split_is_tested_on_where_there_is_no_test_split(load, monkeypatch):
@@ -245,9 +251,10 @@ def damage(change):
         lambda folder: np.save(folder / "images.npy", np.zeros((8, 32, 32, 3), np.uint8)),
         lambda folder: np.save(folder / "labels.npy", np.zeros(32, np.int32)),
         lambda folder: np.save(folder / "labels.npy", np.array([None] * 32), allow_pickle=True),
-        damage(lambda info: info.update(name="other/1.2.3")),
-        damage(lambda info: info.update(version="0.0.1")),
-        damage(lambda info: info.update(num_train=3)),
+        damage(lambda info: info["identity"].update(name="other/1.2.3")),
+        damage(lambda info: info["identity"].update(files_sha256="0")),
+        damage(lambda info: info["identity"].update(format=1)),
+        damage(lambda info: info["splits"].update(train=3)),
         damage(lambda info: info.pop("digests")),
     ],
 )
@@ -269,11 +276,11 @@ def test_what_a_killed_process_left_is_replaced(load, tmp_path):
     assert len(load().images) == 32 and not left.exists()
 
 
-def test_an_interrupted_decoding_leaves_nothing(load, tmp_path, monkeypatch):
+def test_an_interrupted_decoding_keeps_what_it_has(load, tmp_path, monkeypatch):
     monkeypatch.setattr(image_cache, "_digests", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load()
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["noise_images-1.2.3-32.lock"]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["noise_images-1.2.3-32.incomplete"]
 
 
 def test_cache_is_in_the_users_cache_folder(monkeypatch, tmp_path):
