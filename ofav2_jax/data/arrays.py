@@ -160,9 +160,10 @@ def load_npz(request: Request) -> Dataset:
             f"data.dataset={request.name!r} is not allowed: {str(file)!r} is not a file; needed: {_EXPLAINED}"
         )
     try:
-        with np.load(file, allow_pickle=False) as content:
-            if not isinstance(content, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
+        opened = np.load(file, allow_pickle=False)
+        if not isinstance(opened, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
+        with opened as content:
             unknown = [name for name in content.files if name not in (*_ARRAYS, _CLASS_NAMES)]
             missing = [name for name in _REQUIRED if name not in content.files]
             if missing or unknown:

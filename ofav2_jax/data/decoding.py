@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -94,6 +95,9 @@ def decode_all(
     with contextlib.ExitStack() as stack:
         targets = [_Target(stack.enter_context(path.open("r+b")), path) for path in (images, records)]
         decoder = _Decoder(source, skip_broken, *targets)
+        # Pillow warns of what it then refuses, or of what does not matter for the pixels.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         _run(decoder, parts, len(state), progress)
     return sorted(decoder.broken.items())
 

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -131,20 +132,26 @@ def cached_images(
     if (found := load_cached(directory, identity, skip_broken)) is not None:
         return found
     identity = _as_json(identity)
+    _make_writable(directory.parent)
+    with _locked(directory.with_name(directory.name + ".lock")):
+        # Another process may have written it while this one waited.
+        with contextlib.suppress(*_UNUSABLE):
+            found = _load(directory, identity)
+        if found is None:
+            _decode(directory, identity, open_source(), skip_broken, progress)
+    return _allowed(_load(directory, identity) if found is None else found, skip_broken)
+
+
+def _make_writable(folder: Path) -> None:
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(directory.with_name(directory.name + ".lock")):
-            # Another process may have written it while this one waited.
-            with contextlib.suppress(*_UNUSABLE):
-                found = _load(directory, identity)
-            if found is None:
-                _decode(directory, identity, open_source(), skip_broken, progress)
-    except PermissionError as error:
-        raise PermissionError(
-            f"decoded images cannot be kept in {directory.parent} ({error.strerror}): set the environment variable "
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"decoded images cannot be kept in {folder} ({error.strerror}): set the environment variable "
             "XDG_CACHE_HOME to a directory that can be written"
         ) from error
-    return _allowed(_load(directory, identity) if found is None else found, skip_broken)
 
 
 def _allowed(found: DecodedImages, skip_broken: bool) -> DecodedImages:

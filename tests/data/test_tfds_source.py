@@ -5,6 +5,8 @@ import importlib.util
 import io
 import json
 import logging
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +188,161 @@ def test_data_sets_that_do_not_fit_are_refused(load, monkeypatch, tmp_path, chan
     with pytest.raises(ValueError, match=message):
         load()
     assert not (tmp_path / "cache").exists() or "training" in message
+
+
+def test_an_unlabelled_test_split_is_not_tested_on(load, monkeypatch):
+    # ImageNet's layout: the test images have no labels, and those of `validation` are what everybody tests on.
+    monkeypatch.setattr(NoiseImages, "splits", {"train": 24, "validation": 4, "test": 8})
+    monkeypatch.setattr(NoiseImages, "label", staticmethod(lambda number: number % 4))
+    generate = NoiseImages._generate_examples
+
+    def unlabelled(self, split, count):
+        for key, example in generate(self, split, count):
+            yield key, {**example, "label": -1 if split == "test" else example["label"]}
+
+    monkeypatch.setattr(NoiseImages, "_generate_examples", unlabelled)
+    dataset = load()
+    assert len(dataset.splits["test"]) == 4 and "splits that are not read: test" in dataset.notes
+    for plan_only in (False, True):
+        with pytest.raises(ValueError, match=r"data\.test_split='test' is not allowed: its images have no labels"):
+            load(test_split="test", plan_only=plan_only)
+
+
+def test_a_validation_split_of_ones_own(load, monkeypatch):
+    monkeypatch.setattr(NoiseImages, "splits", {"train": 24, "val": 4, "test": 8})
+    dataset = load(validation_split="val")
+    assert {split: len(indices) for split, indices in dataset.splits.items()} == {
+        **{"train": 24, "validation": 4, "test": 8}
+    }
+    with pytest.raises(ValueError, match="has the splits train, val, test, and no split test or validation to test on"):
+        load(validation_split="test")
+
+
+def test_a_set_that_was_prepared_again_is_decoded_again(load, decoded, monkeypatch, tmp_path):
+    before = load()
+    shutil.rmtree(tmp_path / "tfds")
+    # Corrected labels, as many images, the same version.
+    monkeypatch.setattr(NoiseImages, "label", staticmethod(lambda number: (number + 1) % 4))
+    after = load()
+    assert len(decoded) == 64
+    assert np.array_equal(before.images, after.images) and np.array_equal((before.labels + 1) % 4, after.labels)
+    assert fingerprint(before) != fingerprint(after)
+
+
+def test_another_data_dir_is_another_set(load, decoded, monkeypatch, tmp_path):
+    load()
+    monkeypatch.setattr(NoiseImages, "image", staticmethod(lambda number: encoded(noise(number + 5000))))
+    other = load(data_dir=tmp_path / "other")
+    assert len(decoded) == 64
+    assert any(np.array_equal(image, noise(5000)) for image in other.images)
+
+
+def test_a_broken_image_is_named(load, monkeypatch, tmp_path):
+    pictures = staticmethod(lambda number: b"" if number in (3, 1004) else encoded(noise(number)))
+    monkeypatch.setattr(NoiseImages, "image", pictures)
+    with pytest.raises(ValueError) as caught:
+        load()
+    message = str(caught.value)
+    assert re.fullmatch(r"broken image \d+ of split 'train' of noise_images/1\.2\.3 in \S+: it is empty; .*", message)
+    assert not list((tmp_path / "cache").iterdir())
+    dataset = load(skip_broken=True)
+    assert sum(len(indices) for indices in dataset.splits.values()) == 30
+    assert any(note.startswith("2 broken images left out: ") for note in dataset.notes)
+
+
+def test_damaged_records_are_named(load, tmp_path):
+    load()
+    (file,) = (tmp_path / "tfds" / "noise_images" / "1.2.3").glob("*train*")
+    content = bytearray(file.read_bytes())
+    content[100:4000] = bytes(3900)
+    file.write_bytes(content)
+    with pytest.raises(OSError, match=r"split 'train' of noise_images/1\.2\.3 in .* cannot be read: "):
+        load()
+
+
+def test_a_plan_of_a_prepared_set_decodes_nothing(load, decoded, tmp_path):
+    load()
+    shutil.rmtree(tmp_path / "cache")
+    planned = load(plan_only=True)
+    assert len(decoded) == 32 and not (tmp_path / "cache").exists()
+    whole = load()
+    assert {split: whole.class_counts(split).tolist() for split in whole.splits} == {
+        split: planned.class_counts(split).tolist() for split in planned.splits
+    }
+    assert np.array_equal(planned.labels, whole.labels)
+
+
+def test_a_plan_of_a_set_that_is_not_prepared(load, tmp_path):
+    with pytest.raises(ValueError, match=r"noise_images/1\.2\.3 is not prepared in .*: a dry run downloads nothing"):
+        load(plan_only=True)
+    planned = load("tiny_imagenet", plan_only=True, base_resolution=64)
+    assert {split: len(indices) for split, indices in planned.splits.items()} == {
+        **{"train": 85000, "validation": 15000, "test": 10000}
+    }
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "data_dir", "message"),
+    [
+        ("noise_images", "tfds/noise_images", r"it is the folder of a data set; give the folder that .* in, TMP/tfds$"),
+        (
+            "noise_images",
+            "tfds/noise_images/1.2.3",
+            r"it is the folder of a data set; give the folder that .* TMP/tfds$",
+        ),
+        ("noise_images:9.9.9", "tfds", "data.dataset='noise_images:9.9.9' is not allowed: .*1.2.3"),
+        ("prepared:9.9.9", "tfds", "data.dataset='prepared:9.9.9' is not allowed: TMP/tfds has prepared:1.2.3"),
+        (
+            "TMP/tfds/noise_images/1.2.3",
+            None,
+            "it is a path; write --config.data.dataset=noise_images --config.data.data_dir=TMP/tfds",
+        ),
+        ("TMP/tfds", None, "it is a path; for a folder of images write --config.data.dataset=folder"),
+        (
+            "./nowhere",
+            None,
+            "data.dataset='./nowhere' is not allowed: it is neither the name of a data set nor a folder",
+        ),
+        (
+            "noice",
+            "nowhere",
+            "data set 'noice' is unknown to TensorFlow Datasets .* and there is no folder TMP/nowhere",
+        ),
+        (
+            "noice",
+            "tfds",
+            "data set 'noice' is unknown to TensorFlow Datasets .* and is not prepared in TMP/tfds; https",
+        ),
+        ("noice", None, "data set 'noice' is unknown to TensorFlow Datasets .* /.*tensorflow_datasets; "),
+    ],
+)
+def test_where_a_set_is_not(load, tmp_path, name, data_dir, message):
+    load()
+    shutil.copytree(tmp_path / "tfds" / "noise_images", tmp_path / "tfds" / "prepared")
+    arguments = {"data_dir": None if data_dir is None else tmp_path / data_dir}
+    with pytest.raises(ValueError, match=message.replace("TMP", str(tmp_path))) as caught:
+        load(name.replace("TMP", str(tmp_path)), **arguments)
+    assert "\n" not in str(caught.value) and "None" not in str(caught.value)
+
+
+def test_without_a_network_the_answer_comes_at_once(load, monkeypatch):
+    monkeypatch.setattr(NoiseImages, "url_infos", {"http://127.0.0.1:9/images.zip": None})
+    monkeypatch.setenv("no_proxy", "*")
+    advice = "prepare it elsewhere with `tfds build noise_images --file_format=array_record` and give its `data_dir`"
+    with pytest.raises(ConnectionError, match=f"is not prepared in .*, and 127.0.0.1:9 cannot be reached .*: {advice}"):
+        load()
+
+
+def test_what_cannot_be_prepared_says_so_in_one_line(load, monkeypatch):
+    def fail(self, dl_manager):
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(NoiseImages, "_split_generators", fail)
+    with pytest.raises(
+        ConnectionError, match=r"could not be downloaded and prepared \(first line second line\): prepare"
+    ):
+        load()
 
 
 def test_validation_split_is_tested_on_where_there_is_no_test_split(load, monkeypatch):
