@@ -18,7 +18,7 @@ DIGITS, FOLDER, NPZ, TINY_IMAGENET = "digits", "folder", "npz", "tiny_imagenet"
 
 # What a source has no use for, by the source's name.
 _WITHOUT = {
-    DIGITS: ("archive", "data_dir", "num_classes", "test_split", "validation_split", "normalisation", "skip_broken"),
+    DIGITS: ("archive", "data_dir", "num_classes", "test_split", "validation_split", "skip_broken"),
     FOLDER: ("archive",),
     NPZ: ("archive", "data_dir", "test_split", "validation_split", "skip_broken"),
 }
@@ -34,8 +34,13 @@ def require_allowed(request: Request) -> None:
     for field in _WITHOUT.get(source, () if source == TINY_IMAGENET else ("archive",)):
         value = getattr(request, field)
         if value is not None and value is not False:
-            allowed = f"archive goes with {TINY_IMAGENET!r} only" if field == "archive" else "it has no such choice"
-            raise ValueError(f"data.{field}={str(value)!r} is not allowed with data.dataset={source!r}: {allowed}")
+            value = value if isinstance(value, int) else str(value)
+            reason = "the digits have no such choice"
+            if source != DIGITS:
+                reason = f"data.dataset={source!r} has no such choice"
+            if source != DIGITS and field == "archive":
+                reason = f"it goes with data.dataset={TINY_IMAGENET!r} only, not with {source!r}"
+            raise ValueError(f"data.{field}={value!r} is not allowed: {reason}")
     if request.name == DIGITS and request.base_resolution not in (None, DIGITS_RESOLUTION):
         refuse("data.base_resolution", request.base_resolution, f"{DIGITS_RESOLUTION}, the size of the digits")
     if request.name == FOLDER and request.data_dir is None:
@@ -43,7 +48,8 @@ def require_allowed(request: Request) -> None:
 
 
 def _digits(request: Request, progress: Progress | None, plan_only: bool) -> Dataset:
-    return load_digits(request.seed, request.validation_fraction)
+    digits = load_digits(request.seed, request.validation_fraction)
+    return digits if request.normalisation is None else dataclasses.replace(digits, normalisation=request.normalisation)
 
 
 def _npz(request: Request, progress: Progress | None, plan_only: bool) -> Dataset:

@@ -114,7 +114,11 @@ class Run:
                 self._save(progress)
             self._store.wait()
             seconds = {kind: round(seconds, 1) for kind, seconds in self._seconds.items()}
-            further = {"compiled_programs": len(self._parts.programs), "seconds": seconds}
+            further = {
+                "class_names": self._parts.dataset.class_names,
+                "compiled_programs": len(self._parts.programs),
+                "seconds": seconds,
+            }
             return self._store.save_results(self.settings.name, self._unpack(progress.best), further)
         finally:
             self._store.release()

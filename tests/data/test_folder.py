@@ -247,7 +247,7 @@ def test_bad_folders_are_refused_in_one_line_and_leave_nothing(root, cache, harm
     ("arguments", "message"),
     [
         ({"data_dir": None}, "data.data_dir=None is not allowed: it must be the folder of the images"),
-        ({"archive": "a.zip"}, "data.archive='a.zip' is not allowed with data.dataset='folder'"),
+        ({"archive": "a.zip"}, "data.archive='a.zip' is not allowed: it goes with data.dataset='tiny_imagenet' only"),
         ({"test_split": "dev"}, "data.test_split='dev' is not allowed: ROOT has the folders test, train"),
         ({"test_split": "train"}, "data.test_split='train' is not allowed"),
         ({"validation_split": "test"}, "data.validation_split='test' is not allowed: it is the test split"),
