@@ -89,6 +89,7 @@ class RunRecord:
         metrics: the epochs trained so far, in order.
         info: content of `run.json`: commands, versions, machine; None if the file does not exist.
         totals: content of `results.json`; None if it does not exist, because the run writes it at its end.
+        data: content of `data.json`; None if it does not exist.
     """
 
     directory: Path
@@ -98,6 +99,7 @@ class RunRecord:
     metrics: list[EpochRecord]
     info: dict[str, Any] | None
     totals: dict[str, Any] | None
+    data: dict[str, Any] | None = None
 
 
 def read_run(directory: Path) -> RunRecord:
@@ -113,7 +115,7 @@ def read_run(directory: Path) -> RunRecord:
         result = files.phase_directory(directory, index, phase.name) / files.PHASE_RESULT
         if result.is_file():
             results[phase.name] = files.read_json(result, ("avg", "best", "subnets"))
-    info, totals = directory / files.INFO, directory / files.RESULTS
+    info, totals, data = (directory / name for name in (files.INFO, files.RESULTS, files.DATA))
     return RunRecord(
         directory=directory,
         settings=settings,
@@ -122,6 +124,7 @@ def read_run(directory: Path) -> RunRecord:
         metrics=_read_metrics(directory / files.METRICS),
         info=files.read_json(info) if info.is_file() else None,
         totals=files.read_json(totals) if totals.is_file() else None,
+        data=files.read_json(data) if data.is_file() else None,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.data.dataset import Dataset, fingerprint
 from ofav2_jax.evaluate.evaluator import summary, uniform_scores
 from ofav2_jax.model.packing import Params
 from ofav2_jax.model.space import SearchSpace
@@ -62,9 +62,8 @@ class Run:
     ):
         self._parts = assemble(settings, dataset, devices)
         self.settings = settings = self._parts.settings
-        splits = {name: indices.tolist() for name, indices in dataset.splits.items()}
         processes.require_same("settings", settings.as_json())
-        processes.require_same("data", [dataset.images.shape, dataset.labels.tolist(), splits])
+        processes.require_same("data", fingerprint(dataset))
         self._store = Store(Path(workdir).expanduser(), settings, dataset)
         self._reporter = reporter or Silent()
         self._checkpoint_every_s = checkpoint_every_s
@@ -115,7 +114,11 @@ class Run:
                 self._save(progress)
             self._store.wait()
             seconds = {kind: round(seconds, 1) for kind, seconds in self._seconds.items()}
-            further = {"compiled_programs": len(self._parts.programs), "seconds": seconds}
+            further = {
+                "class_names": self._parts.dataset.class_names,
+                "compiled_programs": len(self._parts.programs),
+                "seconds": seconds,
+            }
             return self._store.save_results(self.settings.name, self._unpack(progress.best), further)
         finally:
             self._store.release()
