@@ -32,6 +32,9 @@ COMMANDS = {
     "eps": Command("eps", "--config=CONFIG", "train a supernet by Extended Progressive Shrinking", computes=True),
     "tables": Command("tables", "RUN...", "set the results of runs beside the paper's tables"),
     "report": Command("report", "RUN", "rebuild the page of a run"),
+    "extract": Command("extract", "--run=RUN --subnet=... --out=FILE", "take a network out of a run", computes=True),
+    "export": Command("export", "--network=FILE --format=onnx --out=FILE", "write it for other runtimes"),
+    "predict": Command("predict", "--network=FILE IMAGE...", "say what is on images"),
 }
 
 
@@ -65,5 +68,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _usage() -> str:
-    lines = [f"    ofav2 {name + ' ' + each.arguments:<22}  {each.summary}" for name, each in COMMANDS.items()]
+    lines = [f"    ofav2 {name + ' ' + each.arguments:<48}  {each.summary}" for name, each in COMMANDS.items()]
     return "\n".join(["usage:", *lines, "", "ofav2 COMMAND --help says more; ofav2 --version names the version."])

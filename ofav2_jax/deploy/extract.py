@@ -60,7 +60,7 @@ class Extraction:
         arrays = {name: np.asarray(value) for name, value in branch.items() if not isinstance(value, Mapping)}
         return {name: value if index is None else value[index] for name, value in arrays.items()}
 
-    def _add(self, op: str, name: str, *inputs: str, stride: int = 1, **arrays: np.ndarray) -> str:
+    def _add(self, op: str, name: str, *inputs: str, stride: int = 1, **arrays: Any) -> str:
         self.layers.append(Layer(name, op, inputs, stride))
         self.arrays |= {f"{name}/{key}": np.ascontiguousarray(array) for key, array in arrays.items()}
         return name
@@ -85,7 +85,8 @@ class Extraction:
                     f"batch_stats has {value.shape} as {name}/{key}, which is not allowed: it must be the statistics "
                     "of one subnet, as recalibrate returns them"
                 )
-        x = self._add("batch_norm", name, x, **{key: v[:width] for key, v in {**self._of(name), **statistics}.items()})
+        arrays: dict[str, Any] = {key: v[:width] for key, v in {**self._of(name), **statistics}.items()}
+        x = self._add("batch_norm", name, x, **arrays)
         return x if activation == "identity" else self._add(activation, f"{name}/{activation}", x)
 
     def _kernel(self, name: str, size: int, width: int) -> np.ndarray:

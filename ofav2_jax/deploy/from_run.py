@@ -1,4 +1,4 @@
-"""`extract`: takes a network out of a supernet's variables, or out of a run, whose images then recalibrate and test it."""
+"""`extract`: takes a network out of a supernet's variables, or out of a run, which then recalibrates and tests it."""
 
 import dataclasses
 import functools

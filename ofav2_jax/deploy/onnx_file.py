@@ -148,13 +148,11 @@ class _Graph:
         size = kernel.shape[0]
         # [out, in / groups, k, k]
         weights = np.moveaxis(kernel, -1, 0)[:, None] if is_depthwise else np.transpose(kernel, (3, 2, 0, 1))
-        operands = [self._array(f"{layer.name}/{key}", value) for key, value in ({**arrays, "kernel": weights}).items()]
-        # Even maps get no padding behind that a stride of 2 would read: as SAME in JAX's supernet, half a kernel each.
         return self._node(
             "Conv",
             layer.name,
             x,
-            *operands,
+            *self._weights_and_bias(layer, weights, arrays),
             kernel_shape=[size, size],
             strides=[layer.stride] * 2,
             pads=[size // 2] * 4,
@@ -164,11 +162,15 @@ class _Graph:
     def _dense(self, layer: Layer, x: str, arrays: dict[str, np.ndarray]) -> str:
         """A 1x1 convolution of a map of one pixel; the classifier's result loses its pixel axes."""
         weights = arrays["kernel"].T[:, :, None, None]
-        operands = [self._array(f"{layer.name}/{key}", value) for key, value in ({**arrays, "kernel": weights}).items()]
+        operands = self._weights_and_bias(layer, weights, arrays)
         if layer.name not in self._alone.outputs.values():
             return self._node("Conv", layer.name, x, *operands, kernel_shape=[1, 1])
         y = self._node("Conv", f"{layer.name}/map", x, *operands, kernel_shape=[1, 1])
         return self._node("Flatten", layer.name, y, axis=1)
+
+    def _weights_and_bias(self, layer: Layer, weights: np.ndarray, arrays: dict[str, np.ndarray]) -> list[str]:
+        named = {"kernel": weights} | ({"bias": arrays["bias"]} if "bias" in arrays else {})
+        return [self._array(f"{layer.name}/{key}", values) for key, values in named.items()]
 
     def _sum(self, name: str, inputs: list[str]) -> str:
         # Runtimes fuse sums of two with the convolution before them.

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+from jax.typing import ArrayLike
 
 from ofav2_jax import files
 from ofav2_jax.data.augment import Normalisation, eval_images, resized_size
@@ -81,7 +82,7 @@ class Standalone:
 
     # --- running it --------------------------------------------------------------------------------------------------
 
-    def apply(self, images: jax.Array) -> jax.Array:
+    def apply(self, images: ArrayLike) -> jax.Array:
         """Logits, averaged over the exits of the design.
 
         Args:
@@ -95,7 +96,7 @@ class Standalone:
         """
         return self.apply_exits(images).mean(0)
 
-    def apply_exits(self, images: jax.Array) -> jax.Array:
+    def apply_exits(self, images: ArrayLike) -> jax.Array:
         """Logits of each exit of the design, [exits, B, classes]; see `apply`."""
         resolution = self.design.resolution
         shape = np.shape(images)
@@ -192,12 +193,12 @@ class Standalone:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != FORMAT:
                     raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
             header = json.loads(metadata["network"])
             alone = cls._of_header(header, arrays)
             expected = np.array(header["self_check"], np.float64)
-        except (OSError, safetensors.SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{path} is not a network that extract wrote: {files.reason(error)}") from error
+        except (OSError, safetensors.SafetensorError, KeyError, TypeError, AttributeError, ValueError) as reason:
+            raise ValueError(f"{path} is not a network that extract wrote: {files.reason(reason)}") from reason
         found = np.asarray(alone._noise_logits(), np.float64)
         error = np.abs(found - expected).max() / np.abs(expected).max() if found.shape == expected.shape else np.inf
         if not error <= _CHECK_TOLERANCE:

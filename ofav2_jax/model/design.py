@@ -137,7 +137,7 @@ def _used(subnet: Subnet) -> dict[str, list[bool]]:
 
 def _canonical(subnet: Subnet) -> Subnet:
     """The same network, with the smallest values for choices that have no effect."""
-    fields = {}
+    fields: dict[str, Any] = {}
     for name, used in _used(subnet).items():
         unused = _UNUSED_LEVEL if name == "level" else min(CHOICES[name].values)
         fields[name] = tuple(value if u else unused for value, u in zip(getattr(subnet, name), used))

@@ -1,0 +1,70 @@
+"""Writes a network that was taken out of a supernet for other runtimes, and runs the file to see that it is the same.
+
+python -m experiments.export --network=net.safetensors --format=onnx|stablehlo --out=FILE [--input=uint8|float]
+ofav2 export --network=net.safetensors --format=onnx --out=net.onnx    # anywhere, where the package is installed
+
+Both kinds of files take any number of images [N, R, R, 3]: uint8 RGB with the normalisation inside of the network, or
+normalised floats. They are then run on random images; a file whose logits differ from the network's is removed.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .parser import Parser, complain, require_new_file
+
+_FORMATS = {"onnx": ".onnx", "stablehlo": ".stablehlo"}
+
+
+def command(arguments: Sequence[str], program: str) -> int:
+    """See `commands.Command`."""
+    return main(arguments, program)
+
+
+def main(argv: Sequence[str] | None = None, program: str = "python -m experiments.export") -> int:
+    """Writes and verifies the file.
+
+    Args:
+        argv: the command line after the name of the program; None means that of this process.
+        program: how the user starts this program.
+
+    Returns:
+        The exit status: 0; 1 if the file did not compute what the network does; 2 if the arguments, the network or the
+        target are not usable, or a package is missing. Except for 0 no file is left.
+    """
+    parser = Parser(prog=program, description="Writes a network for other runtimes.")
+    parser.add_argument("--network", metavar="FILE", type=Path, required=True, help="a file that extract wrote")
+    parser.add_argument("--format", choices=_FORMATS, required=True, help="what to write")
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="NAME.onnx or NAME.stablehlo")
+    parser.add_argument("--input", choices=("uint8", "float"), default="uint8", help="what it reads; uint8")
+    arguments = parser.parse_args(argv)
+    try:
+        out = require_new_file("out", arguments.out, _FORMATS[arguments.format])
+        from ofav2_jax import Standalone, to_onnx, to_stablehlo
+
+        alone = Standalone.load(arguments.network)
+        {"onnx": to_onnx, "stablehlo": to_stablehlo}[arguments.format](alone, out, input=arguments.input)
+    except (ValueError, OSError, ImportError) as error:
+        complain(error)
+        return 2
+    from ofav2_jax.deploy.verify import verify
+
+    try:
+        difference = verify(out, alone, arguments.input)
+    except ImportError as error:
+        out.unlink()
+        complain(error)
+        return 2
+    except ValueError as error:
+        out.unlink()
+        complain(f"{error}; removed")
+        return 1
+    print(f"network      {alone.design}, {alone.params:,} parameters, {alone.num_classes} classes")
+    print(f"input        images, {arguments.input} [N, {alone.design.resolution}, {alone.design.resolution}, 3], RGB")
+    print(f"verified     logits within {difference:.1g} of the largest, for 1 and for 64 images")
+    print(f"written to   {out} ({out.stat().st_size / 1e6:.2f} MB)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
