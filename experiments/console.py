@@ -20,6 +20,7 @@ from ofav2_jax.report.page import write_report
 from ofav2_jax.report.paper import COLUMNS
 from ofav2_jax.report.records import EpochRecord
 from ofav2_jax.run.reporter import StepProgress
+from ofav2_jax.runtime.feed import must_stream
 from ofav2_jax.settings.phases import Phase, unlocked_values
 from ofav2_jax.settings.settings import Settings
 
@@ -34,6 +35,8 @@ def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Seq
     print(f"parameters   {num_parameters(net):,} (maximal subnet: {largest.params:,}, {largest.macs / 1e6:.1f} M MACs)")
     for line in data_lines(dataset):
         print(line)
+    if must_stream(dataset, devices):
+        print("             images stay on the host and are sent batch by batch")
     print(f"resolutions  {', '.join(map(str, settings.resolutions))}")
     print(f"engine       {settings.engine}; teacher {settings.teacher}; seed {settings.seed}; {settings.dtype}")
     print(f"devices      {len(devices)} x {devices[0].device_kind} ({devices[0].platform})")
@@ -166,7 +169,9 @@ class Console:
         print(
             f"{record.phase:<10} epoch {record.epoch:>3}  loss {record.loss:.3f}  "
             f"top-1 {record.train_top1:5.1f}  validation {record.validation_top1:5.1f}  "
-            f"rate {record.learning_rate:.2g}  {record.images_per_s:,.0f} images/s  {self._remaining} left",
+            f"rate {record.learning_rate:.2g}  {record.images_per_s:,.0f} images/s  "
+            f"{'' if record.images_waited is None else f'waiting for images {record.images_waited:.0f} %  '}"
+            f"{self._remaining} left",
             flush=True,
         )
 

@@ -24,6 +24,7 @@ from ofav2_jax.run.progress import Progress, all_finite, arrays_at_start, copied
 from ofav2_jax.run.reporter import Reporter, Silent, StepProgress
 from ofav2_jax.run.store import Store
 from ofav2_jax.runtime import processes
+from ofav2_jax.runtime.feed import StreamedImages
 from ofav2_jax.runtime.programs import quick_compiler_options
 from ofav2_jax.runtime.sharding import replicate
 from ofav2_jax.settings.phases import unlocked_values
@@ -70,6 +71,7 @@ class Run:
         self._devices = self._parts.devices
         self._space = self._parts.space
         self._epochs = self._parts.epochs
+        self._is_streamed = isinstance(self._parts.feed, StreamedImages)
         self._param_shapes = variable_shapes(self.net)["params"]
         self._unpack = jax.jit(self._parts.step.packing.unpack, compiler_options=quick_compiler_options())
         self._saved_at = time.monotonic()
@@ -164,10 +166,11 @@ class Run:
 
     def _train_epoch(self, progress: Progress, teacher: Params | None, space: SearchSpace, epoch: int) -> EpochRecord:
         phase, per_epoch = self.settings.phases[progress.phase], self._epochs.steps_per_epoch
-        started, first = self._clock(), progress.step
+        started, first, waited_s = self._clock(), progress.step, 0.0
         meter = EpochMeter(functools.partial(self._refuse_loss, progress.phase), progress.totals)
         for taken in self._epochs.steps(progress.phase, first, progress.state, teacher, space):
             progress.state, progress.step = taken.state, taken.number
+            waited_s += taken.waited_s
             loss = meter.add(taken)
             if not self._compiles_ahead:
                 # After the first step, whose own program comes first.
@@ -195,6 +198,7 @@ class Run:
             learning_rate=taken.learning_rate,
             images_per_s=round(images_per_s, 1),
             validation_top1=-1.0,
+            images_waited=round(100 * waited_s / max(self._clock() - started, 1e-9), 1) if self._is_streamed else None,
         )
 
     def _validate(self, index: int, space: SearchSpace, params: Params) -> float:
