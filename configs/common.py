@@ -76,9 +76,9 @@ def base_config(network: str) -> ConfigDict:
     config.phases = ConfigDict()
     for phase in settings.phases:
         config.phases[phase.key] = ConfigDict({name: getattr(phase, name) for name in _PHASE_FIELDS})
-    # A local copy of tiny-imagenet-200.zip (or the same tree as a tar); none: it is downloaded.
+    # A local copy of tiny-imagenet-200.zip (or the same tree as a tar, or unpacked); none: it is downloaded.
     config.data.archive = placeholder(str)
-    # Where prepared data sets are; none: ~/tensorflow_datasets.
+    # The folder of images of `dataset="folder"`, else where prepared data sets are; none: ~/tensorflow_datasets.
     config.data.data_dir = placeholder(str)
     # Whether training images are mirrored at random.
     config.data.flip = settings.recipe.augmentation.flip
@@ -97,7 +97,7 @@ def _section(values: Any, without: tuple[str, ...] = ("augmentation",)) -> Confi
             continue
         if value is None:
             (kind,) = (each for each in typing.get_args(hints[field.name]) if each is not type(None))
-            value = placeholder(kind)
+            value = placeholder(typing.get_origin(kind) or kind)
         config[field.name] = _section(value) if dataclasses.is_dataclass(value) else value
     return config
 

@@ -16,14 +16,21 @@ from ofav2_jax.settings.phases import paper_phases
 from ofav2_jax.settings.recipe import Augmentation
 from ofav2_jax.settings.settings import DataSettings, Settings
 
+from .console import DecodingProgress
 
-def load_dataset(config: ConfigDict) -> Dataset:
+
+def load_dataset(config: ConfigDict, plan_only: bool = False) -> Dataset:
     """Loads the data set that `config.data` names.
+
+    Args:
+        config: the experiment.
+        plan_only: download nothing, decode nothing and write nothing: images that are not decoded yet are zeros.
 
     Raises:
         ValueError: if there is none of this name, or it cannot be used.
     """
-    return dataset_of(settings_from_config(config), config.data.data_dir, config.data.archive)
+    data = config.data
+    return dataset_of(settings_from_config(config), data.data_dir, data.archive, DecodingProgress(), plan_only)
 
 
 def settings_from_config(config: ConfigDict) -> Settings:
@@ -91,8 +98,19 @@ def _require_data(config: ConfigDict, settings: Settings) -> None:
     for field in ("archive", "data_dir"):
         if data[field] is not None:
             require_text(f"data.{field}", data[field])
-    request = Request(data.dataset, settings.seed, data.base_resolution, data.num_classes, data.data_dir, data.archive)
-    require_allowed(request)
+    require_allowed(
+        Request(
+            name=data.dataset,
+            base_resolution=data.base_resolution,
+            num_classes=data.num_classes,
+            data_dir=data.data_dir,
+            archive=data.archive,
+            test_split=data.test_split,
+            validation_split=data.validation_split,
+            validation_fraction=data.validation_fraction,
+            skip_broken=data.skip_broken,
+        )
+    )
     # The digits are trained on enlarged: there is nothing larger to read. Other images are brought to the base
     # resolution once; crops beyond it would only be enlarged again, while a larger base resolution keeps more of them.
     if data.dataset != DIGITS:

@@ -10,7 +10,9 @@ from typing import Any
 import jax
 
 from ofav2_jax import files
+from ofav2_jax.data.array_checks import listed
 from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.data.from_cache import PlannedDataset
 from ofav2_jax.model.cost import count, num_parameters
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.supernet import SuperNet
@@ -18,6 +20,7 @@ from ofav2_jax.report.page import write_report
 from ofav2_jax.report.paper import COLUMNS
 from ofav2_jax.report.records import EpochRecord
 from ofav2_jax.run.reporter import StepProgress
+from ofav2_jax.runtime.feed import must_stream
 from ofav2_jax.settings.phases import Phase, unlocked_values
 from ofav2_jax.settings.settings import Settings
 
@@ -30,7 +33,10 @@ def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Seq
     largest = count(net, SearchSpace(net).maximal(), max(settings.resolutions))
     print(f"network      {settings.network}, width multiplier {settings.width_multiplier}, {net.num_classes} classes")
     print(f"parameters   {num_parameters(net):,} (maximal subnet: {largest.params:,}, {largest.macs / 1e6:.1f} M MACs)")
-    print(f"data         {dataset.name}: {', '.join(f'{size:,} {name}' for name, size in sizes.items())} images")
+    for line in data_lines(dataset):
+        print(line)
+    if must_stream(dataset, devices):
+        print("             images stay on the host and are sent batch by batch")
     print(f"resolutions  {', '.join(map(str, settings.resolutions))}")
     print(f"engine       {settings.engine}; teacher {settings.teacher}; seed {settings.seed}; {settings.dtype}")
     print(f"devices      {len(devices)} x {devices[0].device_kind} ({devices[0].platform})")
@@ -48,6 +54,29 @@ def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Seq
             f"{phase.num_subnets or 'full':>9}{tested * len(settings.resolutions):>8,}"
         )
     print(flush=True)
+
+
+def data_lines(dataset: Dataset) -> list[str]:
+    """What the plan says about the data: sizes of splits, smallest and largest class, pixels, how they were read."""
+    sizes = {name: len(indices) for name, indices in dataset.splits.items()}
+    counts, names = dataset.class_counts("train"), dataset.class_names
+    assert names is not None
+    smallest, largest = int(counts.argmin()), int(counts.argmax())
+    lines = [f"data         {dataset.name}: {', '.join(f'{size:,} {name}' for name, size in sizes.items())} images"]
+    if counts[smallest] == counts[largest]:
+        lines.append(f"classes      {listed(names)}; {counts[smallest]:,} training images each")
+    else:
+        lines.append(
+            f"classes      {listed(names)}; training images: {counts[smallest]:,} of {names[smallest]} (fewest) to "
+            f"{counts[largest]:,} of {names[largest]} (most)"
+        )
+    untested = dataset.classes_without("test")
+    if untested:
+        lines.append(f"             no test images of class {listed(untested)}")
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in dataset.normalisation)
+    known = "" if isinstance(dataset, PlannedDataset) else f", mean {mean}, standard deviation {std}"
+    lines.append(f"pixels       {'x'.join(map(str, dataset.images.shape[1:3]))}{known}")
+    return [*lines, *(f"             {note}" for note in dataset.notes)]
 
 
 def print_results(settings: Settings, results: dict[str, Any], workdir: Path) -> None:
@@ -73,6 +102,31 @@ def rebuild_report(workdir: Path) -> None:
         write_report(workdir)
     except Exception:
         logging.exception("the report of %s could not be written", workdir)
+
+
+class DecodingProgress:
+    """Says on stderr how far the decoding of images is: a line that is rewritten on a terminal, else two a minute."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._started: tuple[float, int] | None = None
+        self._said_at = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """See `decoding.decode_all`."""
+        now = time.monotonic()
+        if self._started is None:
+            self._started = now, done
+        if now - self._said_at < (0.5 if self._terminal else 30) and done < total:
+            return
+        self._said_at = now
+        rate = max(done - self._started[1], 1) / max(now - self._started[0], 1e-3)
+        line = f"decoding {done:,} of {total:,} images, {rate:,.0f}/s, {_duration((total - done) / rate)} left"
+        if self._terminal:
+            end = "\r\x1b[K" if done == total else ""
+            print(f"\r\x1b[K{line}{end}", end="", file=sys.stderr, flush=True)
+        elif done < total:
+            print(line, file=sys.stderr, flush=True)
 
 
 # Drawing takes seconds. In a small run a phase is as short as that, and drawing after each would double its time.
@@ -115,7 +169,9 @@ class Console:
         print(
             f"{record.phase:<10} epoch {record.epoch:>3}  loss {record.loss:.3f}  "
             f"top-1 {record.train_top1:5.1f}  validation {record.validation_top1:5.1f}  "
-            f"rate {record.learning_rate:.2g}  {record.images_per_s:,.0f} images/s  {self._remaining} left",
+            f"rate {record.learning_rate:.2g}  {record.images_per_s:,.0f} images/s  "
+            f"{'' if record.images_waited is None else f'waiting for images {record.images_waited:.0f} %  '}"
+            f"{self._remaining} left",
             flush=True,
         )
 

@@ -85,7 +85,7 @@ def _prepare(arguments: Arguments, resume: Sequence[str]) -> tuple[Run | None, P
         _check_writable(workdir)
         RunDirectory(workdir).check(settings)
     # Where processes share a disk, the first one downloads and decodes for all.
-    dataset = processes.first_before_others(lambda: load_dataset(config))
+    dataset = processes.first_before_others(lambda: load_dataset(config, arguments.dry_run))
     require_fit(settings, dataset, len(devices))
     if first:
         print_plan(settings, dataset, workdir, devices)

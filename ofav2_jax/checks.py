@@ -55,3 +55,23 @@ def require_range(field: str, value: Any, low: float, high: float = math.inf) ->
     """Raises a ValueError unless `value` is a finite number of at least `low` and below `high`."""
     if not is_number(value) or not low <= value < high:
         refuse(field, value, f"a number >= {low}" + (f" and < {high}" if high < math.inf else ""))
+
+
+def require_normalisation(field: str, value: Any) -> None:
+    """Raises a ValueError unless `value` is a mean and a deviation of each of three channels, of pixels in [0, 1]."""
+    allowed = "three means in [0, 1] and three standard deviations in (0, 1], ((r, g, b), (r, g, b))"
+    if not isinstance(value, tuple) or len(value) != 2:
+        refuse(field, value, allowed)
+    for values in value:
+        if not isinstance(values, tuple) or len(values) != 3 or not all(map(is_number, values)):
+            refuse(field, value, allowed)
+    mean, std = value
+    # Beyond 1 lie the numbers for pixels in [0, 255].
+    if not all(0 <= x <= 1 for x in mean) or not all(0 < x <= 1 for x in std):
+        refuse(field, value, allowed)
+
+
+def require_fraction(field: str, value: Any) -> None:
+    """Raises a ValueError unless `value` is a number above 0 and below 1."""
+    if not is_number(value) or not 0 < value < 1:
+        refuse(field, value, "a number > 0 and < 1")

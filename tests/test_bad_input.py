@@ -197,6 +197,35 @@ COMMAND_LINES = [
     ([QUICKSTART, "--config.data.num_classes=5"], "data.num_classes=5 is not allowed: the digits have no such choice"),
     ([QUICKSTART, "--config.data.archive=a.zip"], "data.archive='a.zip' is not allowed: the digits have no such"),
     ([QUICKSTART, "--config.data.base_resolution=16"], not_allowed("data.base_resolution", 16, "8, the size of the")),
+    ([QUICKSTART, "--config.data.test_split=dev"], "data.test_split='dev' is not allowed: the digits have no such"),
+    ([QUICKSTART, "--config.data.skip_broken"], "data.skip_broken=True is not allowed: the digits have no such choice"),
+    ([EE_D, "--config.data.skip_broken=perhaps"], not_allowed("data.skip_broken", "'perhaps'", "true or false")),
+    (
+        [EE_D, "--config.data.validation_fraction=0"],
+        not_allowed("data.validation_fraction", 0.0, "a number > 0 and < 1"),
+    ),
+    (
+        [EE_D, "--config.data.validation_fraction=1"],
+        not_allowed("data.validation_fraction", 1.0, "a number > 0 and < 1"),
+    ),
+    ([EE_D, "--config.data.test_split="], not_allowed("data.test_split", "''", "a printable str that is not empty")),
+    (
+        [EE_D, "--config.data.normalisation=(1,2)"],
+        r"data.normalisation=\(1, 2\) is not allowed: it must be three means",
+    ),
+    (
+        [EE_D, "--config.data.normalisation=(123,117,104),(58,57,57)"],
+        r"data.normalisation=.* must be three means in \[0, 1\] and three standard deviations in \(0, 1\]",
+    ),
+    ([EE_D, "--config.data.dataset=folder"], not_allowed("data.data_dir", None, "the folder of the images")),
+    (
+        [EE_D, "--config.data.dataset=folder", "--config.data.data_dir=x", "--config.data.archive=a.zip"],
+        "data.archive='a.zip' is not allowed: it goes with data.dataset='tiny_imagenet' only, not with 'folder'",
+    ),
+    (
+        [EE_D, "--config.data.dataset=npz:a", "--config.data.data_dir=x"],
+        "data.data_dir='x' is not allowed: data.dataset=",
+    ),
     ([EE_D, "--config.data.data_dir="], not_allowed("data.data_dir", "''", "a printable str that is not empty")),
     ([EE_D, "--config.data.dataset="], not_allowed("data.dataset", "''", "a printable str that is not empty")),
     ([EE_D, "--config.data.base_resolution=48"], not_allowed("resolutions", 56, "at most data.base_resolution=48")),
@@ -279,8 +308,11 @@ def test_refused_without_the_data(arguments, message, refuse, monkeypatch):
         (["--config.data.dataset=imagnet"], "data set 'imagnet' is unknown to TensorFlow Datasets"),
         (["--config.data.dataset=cifar1O"], r"data set 'cifar1O' is unknown .*; did you mean 'cifar10'\?"),
         (["--config.data.dataset=digit"], r"data set 'digit' is unknown .*; did you mean 'digits'\?"),
-        (["--config.data.dataset=cifar10", "--config.data.archive=a.zip"], "archive='a.zip' goes with 'tiny_imagenet'"),
-        (["--config.data.num_classes=201"], "num_classes=201 is not allowed; tiny_imagenet has 1 to 200"),
+        (
+            ["--config.data.dataset=cifar10", "--config.data.archive=a.zip"],
+            "data.archive='a.zip' is not allowed: it goes with",
+        ),
+        (["--config.data.num_classes=201"], "data.num_classes=201 is not allowed: it must be from 2 to 200"),
     ],
 )
 def test_refused_by_tensorflow_datasets_without_the_images(arguments, message, refuse, tmp_path, monkeypatch):

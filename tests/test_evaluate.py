@@ -79,6 +79,10 @@ def test_scores_equal_those_of_static_subnets(params, scores):
         logits = forward(NET, recalibrate(NET, variables, batches, SUBNETS[i]), images, SUBNETS[i])
         # Untrained logits may tie within rounding: one image of 70 may differ.
         assert abs(scores[i].top1 - 100 * np.mean(np.argmax(logits, -1) == DIGITS.labels[test])) < 1.5
+        is_correct = np.argmax(logits, -1) == DIGITS.labels[test]
+        of_classes = [is_correct[DIGITS.labels[test] == label].mean() for label in range(10)]
+        # A class has seven images or so.
+        assert abs(scores[i].mean_class_top1 - 100 * np.mean(of_classes)) < 3
         top5 = np.argsort(-np.asarray(logits), -1)[:, :5]
         assert abs(scores[i].top5 - 100 * np.mean((top5 == DIGITS.labels[test][:, None]).any(-1))) < 1.5
 
@@ -89,10 +93,31 @@ def test_every_image_counts_once_on_any_number_of_devices(params, scores):
     for one, other in zip(scores, four):
         np.testing.assert_allclose((other.top1, other.top5), (one.top1, one.top5), atol=1.5)
         assert (one.top1 * 0.7).is_integer() or abs(one.top1 * 0.7 - round(one.top1 * 0.7)) < 1e-6
+        np.testing.assert_allclose(other.mean_class_top1, one.mean_class_top1, atol=3)
     batches = list(evaluator(4, batch_size=46).batches("test"))
     counted = np.concatenate([indices[kept] for indices, kept in batches])
     assert sorted(counted) == sorted(DIGITS.splits["test"][:70])
     assert {indices.shape for indices, _ in batches} == {(4, 12)}
+
+
+def test_a_rare_class_counts_as_much_as_a_frequent_one(params):
+    """Whatever the predictions are: the mean over images is that over classes weighted by their sizes."""
+    digits = DIGITS.splits["test"]
+    parts = assembled(2)
+
+    def scored(split):
+        dataset = dataclasses.replace(parts.dataset, splits=parts.dataset.splits | {"test": split})
+        (score,) = dataclasses.replace(parts, dataset=dataset).evaluator.score(
+            params, [Subnet.uniform()], RESOLUTION, "test"
+        )
+        return score
+
+    zeros, ones = (digits[DIGITS.labels[digits] == label] for label in (0, 1))
+    of_zeros, of_ones, both = scored(zeros[:30]), scored(ones[:5]), scored(np.concatenate([zeros[:30], ones[:5]]))
+    assert of_zeros.mean_class_top1 == pytest.approx(of_zeros.top1)
+    assert both.mean_class_top1 == pytest.approx((of_zeros.top1 + of_ones.top1) / 2)
+    assert both.top1 == pytest.approx((30 * of_zeros.top1 + 5 * of_ones.top1) / 35)
+    assert both.as_json()["mean_class_top1"] == both.mean_class_top1
 
 
 def test_streamed_images_score_the_same(params, scores):

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from experiments import report as command
+from ofav2_jax import files
 from ofav2_jax.report import page as report
 from ofav2_jax.report import pictures
 from ofav2_jax.report.records import EpochRecord, read_run
@@ -346,3 +347,12 @@ def test_bad_directories_are_refused_in_one_line(tmp_path, capsys, runs, file, c
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1 and said in err
     assert not (run / "report.html").exists()
+
+
+def test_names_of_classes_are_shown_and_escaped(tmp_path):
+    run = write_run(tmp_path / "run", "se_d", finished=1, data__dataset="folder", data__data_dir="images")
+    names = ["cat & <dog>", *(f"class{number}" for number in range(30))]
+    files.write_json(run / files.DATA, {"name": "pets", "class_names": names})
+    page = report.write_report(run).read_text(encoding="utf-8")
+    assert "folder: pets" in page and "31: cat &amp; &lt;dog&gt;, class0" in page and "class18 and 11 more" in page
+    assert "<dog>" not in page

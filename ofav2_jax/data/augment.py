@@ -5,6 +5,7 @@ uses for "bilinear": a plain interpolation when enlarging, an average over the c
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -28,6 +29,12 @@ class Normalisation(NamedTuple):
     def __call__(self, pixels: jax.Array) -> jax.Array:
         """Normalises pixels in [0, 255]."""
         return (pixels / 255 - jnp.array(self.mean, pixels.dtype)) / jnp.array(self.std, pixels.dtype)
+
+
+def as_normalisation(values: Sequence[Sequence[float]]) -> Normalisation:
+    """A mean and a standard deviation, three numbers each."""
+    (red, green, blue), (red_std, green_std, blue_std) = values
+    return Normalisation((red, green, blue), (red_std, green_std, blue_std))
 
 
 def resize_weights(size: int, start: ArrayLike, length: ArrayLike, out_size: int) -> jax.Array:

@@ -14,14 +14,14 @@ from ofav2_jax.data.dataset import Dataset, stratified_split
 # Height and width of the images.
 RESOLUTION = 8
 _TEST_FRACTION = 0.2
-_VALIDATION_FRACTION = 0.15  # Of the images that are not test images.
 
 
-def load_digits(seed: int) -> Dataset:
-    """Loads the digits as RGB images; 20 % are for testing, 15 % of the rest for validation, class by class.
+def load_digits(seed: int, validation_fraction: float = 0.15) -> Dataset:
+    """Loads the digits as RGB images; 20 % are for testing, and a share of the rest for validation, class by class.
 
     Args:
         seed: seed of the split between training and validation; the test images are always the same.
+        validation_fraction: share of the images that are not test images, in (0, 1).
     """
     with resources.files("ofav2_jax.data").joinpath("digits.npz").open("rb") as file:
         arrays = np.load(file)
@@ -29,7 +29,7 @@ def load_digits(seed: int) -> Dataset:
     # Scales 0..16 to 0..255.
     images = np.repeat(np.round(grey * (255 / 16)).astype(np.uint8)[..., None], 3, axis=-1)
     rest, test = stratified_split(labels, _TEST_FRACTION, seed=0)
-    train, validation = (rest[part] for part in stratified_split(labels[rest], _VALIDATION_FRACTION, seed))
+    train, validation = (rest[part] for part in stratified_split(labels[rest], validation_fraction, seed))
     return Dataset(
         name="digits",
         images=images,

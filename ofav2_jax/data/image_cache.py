@@ -8,176 +8,287 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-_IMAGES, _LABELS, _INFO = "images.npy", "labels.npy", "info.json"
-# The number of images that the digest covers; reading all of them would make each start too long.
-_DIGESTED_IMAGES = 256
-_DECODED_TOGETHER = 500
+from ofav2_jax.data.augment import Normalisation, as_normalisation
+from ofav2_jax.data.dataset import PixelDigest, Progress, pixels_sha256
+from ofav2_jax.data.decoding import BROKEN, ImageSource, broken_image_error, channel_statistics, decode_all
+
+_IMAGES, _LABELS, _RECORDS, _INFO = "images.npy", "labels.npy", "records.npy", "info.json"
+# The number of images that are compared with their digest at each start; reading all of them would take too long.
+_COMPARED_IMAGES = 256
 # The exceptions from reading a file that is missing, cut short or something else.
 _UNUSABLE = (OSError, EOFError, ValueError, KeyError, TypeError)
+# Bumped when the same files would give other contents.
+_FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DecodedImages:
-    """Images and labels, training images first.
+    """Images and labels, split after split.
 
     Attributes:
         images: uint8 [N, R, R, 3], read-only, mapped from a file.
-        labels: int32 [N].
-        num_train: number of training images; the others are test images.
-        num_classes: number of classes.
+        labels: int32 [N]; of images that are broken, a number that means nothing.
+        splits: for each split the indices of its images, int32, without those that are broken.
+        class_names: the names of the classes.
+        normalisation: mean and standard deviation of the images of the split "train".
+        broken: a description of each broken image.
+        duplicates: descriptions of images of other splits that are also in the split "train".
+        directory: where all of that is.
+        sha256: SHA-256 of all pixels.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    num_train: int
-    num_classes: int
+    splits: dict[str, np.ndarray]
+    class_names: tuple[str, ...]
+    normalisation: Normalisation
+    broken: tuple[str, ...]
+    duplicates: tuple[str, ...]
+    directory: Path
+    sha256: str
 
-
-@dataclasses.dataclass(frozen=True)
-class ImageSource:
-    """Encoded images that can be decoded in any order.
-
-    Attributes:
-        lengths: numbers of images in the training and in the test split.
-        num_classes: number of classes.
-        decode: a function from a split (0: training, 1: test) and a range of its images to uint8 [n, R, R, 3] and
-            their labels [n]; called by several threads.
-    """
-
-    lengths: tuple[int, int]
-    num_classes: int
-    decode: Callable[[int, range], tuple[np.ndarray, np.ndarray]]
+    def digest(self, subset: np.ndarray | None) -> PixelDigest:
+        """The digest of all images, or of a subset, whose pixels are read when it is asked for the first time."""
+        if subset is None:
+            return PixelDigest(self.images, None, self.sha256)
+        file = self.directory / f"subset-{hashlib.sha256(subset.astype('<i4').tobytes()).hexdigest()[:16]}.txt"
+        try:
+            sha256 = file.read_text(encoding="ascii")
+        except OSError:
+            sha256 = pixels_sha256(self.images, subset)
+            # The cache may be another user's.
+            with contextlib.suppress(OSError):
+                file.write_text(sha256, encoding="ascii")
+        return PixelDigest(self.images, subset, sha256)
 
 
 def default_cache_dir() -> Path:
-    """The folder `ofav2_jax` in the user's cache folder, $XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ofav2_jax"
+    """The folder `ofav2_jax` in the user's cache folder, $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        ValueError: if there is neither that variable nor a home directory.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(cache) if cache else Path.home() / ".cache") / "ofav2_jax"
+    except RuntimeError:
+        raise ValueError(
+            "there is no home directory to keep decoded images in: set the environment variable XDG_CACHE_HOME to a "
+            "directory with room for them"
+        ) from None
 
 
-def cached_images(
-    directory: Path, name: str, version: str, resolution: int, open_source: Callable[[], ImageSource]
-) -> DecodedImages:
-    """Loads decoded images from the cache; if they are missing or unusable, decodes and caches them.
-
-    A folder appears under its name only when it is complete. Processes that need the same folder wait for each
-    other; the incomplete folder of a killed process is replaced.
+def load_cached(directory: Path, identity: dict[str, Any], skip_broken: bool = False) -> DecodedImages | None:
+    """Loads decoded images from the cache; None if they are not there, or not those of this identity.
 
     Args:
         directory: the cache folder of this array alone.
-        name: the data set's name.
-        version: the data set's version.
-        resolution: R, height and width of the images, pixels.
-        open_source: called only if there is something to decode.
+        identity: see `cached_images`.
+        skip_broken: see `cached_images`.
+
+    Raises:
+        BrokenImageError: see `cached_images`.
     """
-    wanted = {"name": name, "version": version, "resolution": resolution}
-    with contextlib.suppress(*_UNUSABLE):
-        return _load(directory, wanted)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(directory.with_name(directory.name + ".lock")):
+    try:
+        found = _load(directory, _as_json(identity))
+    except _UNUSABLE as error:
         if directory.exists():
-            # Another process may have written it while this one waited.
-            try:
-                return _load(directory, wanted)
-            except _UNUSABLE as error:
-                logging.warning("the cache %s cannot be used (%s): decoding again", directory, error)
-        source = open_source()
-        incomplete = directory.with_name(directory.name + ".incomplete")
+            logging.warning("the cache %s cannot be used (%s): decoding again", directory, error)
+        return None
+    return _allowed(found, skip_broken)
+
+
+def cached_images(
+    directory: Path,
+    identity: dict[str, Any],
+    open_source: Callable[[], ImageSource],
+    skip_broken: bool = False,
+    progress: Progress | None = None,
+) -> DecodedImages:
+    """Loads decoded images from the cache; if they are missing, unusable or other ones, decodes and caches them.
+
+    A folder appears under its name only when it is complete. Processes that need the same folder wait for each other.
+    What a process that was stopped or killed has decoded so far is kept, and is not decoded again.
+
+    Args:
+        directory: the cache folder of this array alone.
+        identity: what the images were made from and how, as JSON; "resolution" is their height and width, pixels. A
+            cache of another identity is not used.
+        open_source: called only if there is something to decode.
+        skip_broken: leave out images that cannot be decoded.
+        progress: is called with the numbers of images that are decoded and that there are.
+
+    Raises:
+        BrokenImageError: naming the first image that cannot be decoded, unless they are skipped.
+        OSError: if the disk has no room, or the folder cannot be written.
+    """
+    if (found := load_cached(directory, identity, skip_broken)) is not None:
+        return found
+    identity = _as_json(identity)
+    _make_writable(directory.parent)
+    with _locked(directory.with_name(directory.name + ".lock")):
+        # Another process may have written it while this one waited.
+        with contextlib.suppress(*_UNUSABLE):
+            found = _load(directory, identity)
+        if found is None:
+            _decode(directory, identity, open_source(), skip_broken, progress)
+    return _allowed(_load(directory, identity) if found is None else found, skip_broken)
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"decoded images cannot be kept in {folder} ({error.strerror}): set the environment variable "
+            "XDG_CACHE_HOME to a directory that can be written"
+        ) from error
+
+
+def _allowed(found: DecodedImages, skip_broken: bool) -> DecodedImages:
+    if found.broken and not skip_broken:
+        raise broken_image_error(found.broken)
+    return found
+
+
+def _as_json(identity: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps({**identity, "format": _FORMAT}))
+
+
+def _decode(
+    directory: Path, identity: dict[str, Any], source: ImageSource, skip_broken: bool, progress: Progress | None
+) -> None:
+    incomplete = directory.with_name(directory.name + ".incomplete")
+    try:
+        _begin(incomplete, identity, source)
+        broken = decode_all(incomplete / _IMAGES, incomplete / _RECORDS, source, skip_broken, progress)
+        _end(incomplete, identity, source, broken)
+        shutil.rmtree(directory, ignore_errors=True)
+        incomplete.rename(directory)
+    except (ValueError, OSError):
+        # Not after an interrupt: what has been decoded by then is used the next time.
         shutil.rmtree(incomplete, ignore_errors=True)
-        incomplete.mkdir()
-        try:
-            _write(incomplete, wanted, source)
-            shutil.rmtree(directory, ignore_errors=True)
-            incomplete.rename(directory)
-        finally:
-            shutil.rmtree(incomplete, ignore_errors=True)
-        return _load(directory, wanted)
+        raise
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        # The system unlocks it when the process ends, however it ends.
+    with contextlib.ExitStack() as stack:
+        while True:
+            file = stack.enter_context(path.open("w"))
+            # The system unlocks it when the process ends, however it ends.
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logging.warning("waiting for another process that writes the cache (%s)", path)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                # Two processes at once would write the same bytes to the same places.
+                logging.warning("%s cannot be locked (%s): going on without a lock", path, error.strerror)
+                break
+            # Who held the lock before has removed the file: the next process would lock another one.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    break
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logging.warning("waiting for another process that writes the cache (%s)", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
-def _load(directory: Path, wanted: dict) -> DecodedImages:
+def _load(directory: Path, identity: dict[str, Any]) -> DecodedImages:
     """Maps a cache into memory.
 
     Raises:
-        _UNUSABLE: if the cache is missing, incomplete, damaged, or of another data set.
+        _UNUSABLE: if the cache is missing, incomplete, damaged, or of another identity.
     """
-    info = json.loads((directory / _INFO).read_text())
-    for field, expected in wanted.items():
-        if info[field] != expected:
-            raise ValueError(f"its {field} is {info[field]!r}, not {expected!r}")
+    info = json.loads((directory / _INFO).read_text(encoding="utf-8"))
+    for field, expected in identity.items():
+        if info["identity"].get(field) != expected:
+            raise ValueError(f"its {field} is {info['identity'].get(field)!r}, not {expected!r}")
     images = np.load(directory / _IMAGES, mmap_mode="r", allow_pickle=False)
     labels = np.load(directory / _LABELS, allow_pickle=False)
-    count = info["num_train"] + info["num_test"]
-    shape = (count, wanted["resolution"], wanted["resolution"], 3)
-    if images.dtype != np.uint8 or images.shape != shape or labels.dtype != np.int32 or labels.shape != (count,):
-        raise ValueError(f"its arrays are {images.dtype}{images.shape} and {labels.dtype}{labels.shape}, not {shape}")
+    count, size = sum(info["splits"].values()), identity["resolution"]
+    if images.dtype != np.uint8 or images.shape != (count, size, size, 3) or labels.dtype != np.int32:
+        raise ValueError(f"its images are {images.dtype}{images.shape}, not {(count, size, size, 3)}")
     if _digests(images, labels) != info["digests"]:
         raise ValueError("its arrays have other checksums than when they were written")
-    return DecodedImages(images, labels, info["num_train"], info["num_classes"])
+    broken, splits, first = {int(place): text for place, text in info["broken"]}, {}, 0
+    for name, length in info["splits"].items():
+        indices = np.arange(first, first + length, dtype=np.int32)
+        splits[name] = indices[~np.isin(indices, list(broken))] if broken else indices
+        first += length
+    return DecodedImages(
+        images=images,
+        labels=labels,
+        splits=splits,
+        class_names=tuple(info["class_names"]),
+        normalisation=as_normalisation(info["normalisation"]),
+        broken=tuple(broken.values()),
+        duplicates=tuple(info["duplicates"]),
+        directory=directory,
+        sha256=info["pixels_sha256"],
+    )
 
 
-def _write(directory: Path, wanted: dict, source: ImageSource) -> None:
-    num_train, num_test = source.lengths
-    labels = np.empty(num_train + num_test, np.int32)
-    shape = (len(labels), wanted["resolution"], wanted["resolution"], 3)
-    with (directory / _IMAGES).open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        file.flush()
-        first_byte = file.tell()
+def _begin(directory: Path, identity: dict[str, Any], source: ImageSource) -> None:
+    """Makes the folder of images that are being decoded, or leaves it as it is if it is of the same identity."""
+    wanted = {"identity": identity, "splits": dict(source.lengths)}
+    with contextlib.suppress(*_UNUSABLE):
+        if json.loads((directory / _INFO).read_text(encoding="utf-8")) == wanted:
+            return
+    shutil.rmtree(directory, ignore_errors=True)
+    size = sum(source.lengths.values()) * source.resolution**2 * 3
+    free = shutil.disk_usage(directory.parent).free
+    if size > free:
+        raise OSError(
+            f"the decoded images take {size / 1e9:.1f} GB and {directory.parent} has {free / 1e9:.1f} GB left: set the "
+            "environment variable XDG_CACHE_HOME to a directory with more room"
+        )
+    directory.mkdir()
+    source.make_files(directory / _IMAGES, directory / _RECORDS)
+    (directory / _INFO).write_text(json.dumps(wanted), encoding="utf-8")
 
-        # NOTE: each part is written at its place with pwrite and not through a memory map, which would count as this
-        # process's memory and kill it with SIGBUS on a full disk.
-        def decode(split: int, part: range) -> None:
-            pixels, part_labels = source.decode(split, part)
-            start = split * num_train + part.start
-            labels[start : start + len(part)] = part_labels
-            data = np.ascontiguousarray(pixels, np.uint8).reshape(len(part), *shape[1:]).data.cast("B")
-            written = os.pwrite(file.fileno(), data, first_byte + start * (data.nbytes // len(part)))
-            if written != data.nbytes:
-                raise OSError(f"{directory}: the disk is full")
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            parts = [
-                pool.submit(decode, split, range(start, min(start + _DECODED_TOGETHER, length)))
-                for split, length in enumerate(source.lengths)
-                for start in range(0, length, _DECODED_TOGETHER)
-            ]
-            try:
-                for part in parts:
-                    part.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+def _end(directory: Path, identity: dict[str, Any], source: ImageSource, broken: list[tuple[int, str]]) -> None:
+    records = np.load(directory / _RECORDS)
+    labels = records["label"].astype(np.int32)
     np.save(directory / _LABELS, labels)
+    images = np.load(directory / _IMAGES, mmap_mode="r")
     info = {
-        **wanted,
-        "num_train": num_train,
-        "num_test": num_test,
-        "num_classes": source.num_classes,
-        "digests": _digests(np.load(directory / _IMAGES, mmap_mode="r"), labels),
+        "identity": identity,
+        "splits": dict(source.lengths),
+        "class_names": source.class_names,
+        "normalisation": channel_statistics(records[: source.lengths["train"]], source.resolution),
+        "broken": broken,
+        "duplicates": _duplicates(records, source),
+        "pixels_sha256": pixels_sha256(images),
+        "digests": _digests(images, labels),
     }
-    (directory / _INFO).write_text(json.dumps(info, indent=1))
+    (directory / _RECORDS).unlink()
+    (directory / _INFO).write_text(json.dumps(info), encoding="utf-8")
+
+
+def _duplicates(records: np.ndarray, source: ImageSource) -> list[str]:
+    """Descriptions of the images of other splits whose pixels are also those of a training image."""
+    num_train = source.lengths["train"]
+    others = records[num_train:]
+    is_same = np.isin(others["hash"], records["hash"][:num_train]) & (others["state"] != BROKEN)
+    return [source.name_of(num_train + int(place)) for place in np.flatnonzero(is_same)]
 
 
 def _digests(images: np.ndarray, labels: np.ndarray) -> dict[str, str]:
     """SHA-256 of all labels, and of some images spread over the array."""
-    some = np.unique(np.linspace(0, len(images) - 1, _DIGESTED_IMAGES).astype(int))
+    some = np.unique(np.linspace(0, len(images) - 1, _COMPARED_IMAGES).astype(int))
     return {
         "labels_sha256": hashlib.sha256(labels.tobytes()).hexdigest(),
         "some_images_sha256": hashlib.sha256(images[some].tobytes()).hexdigest(),

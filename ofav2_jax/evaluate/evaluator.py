@@ -45,6 +45,8 @@ class Score:
         resolution: height and width of the images, pixels.
         ensemble: whether the weighted ensemble of all exits was evaluated.
         top1, top5: accuracies in %.
+        mean_class_top1: mean of the top-1 of each class, in %, over the classes that the split has images of. Unlike
+            `top1` it does not hide a class of few images.
         macs, params: cost of the subnet by itself, see `cost.Cost`; with all its exits if `ensemble`.
     """
 
@@ -53,6 +55,7 @@ class Score:
     ensemble: bool
     top1: float
     top5: float
+    mean_class_top1: float
     macs: int
     params: int
 
@@ -65,7 +68,7 @@ class Score:
         choices = {name: short(getattr(self.subnet, name)) for name in CHOICES}
         if self.ensemble:
             choices["height"] = ENSEMBLE
-        measured = {name: getattr(self, name) for name in ("top1", "top5", "macs", "params")}
+        measured = {name: getattr(self, name) for name in ("top1", "top5", "mean_class_top1", "macs", "params")}
         return {"resolution": self.resolution, **choices, **measured}
 
 
@@ -129,17 +132,28 @@ class Evaluator:
             padding = group[-1:] * (per_pass - len(group))
             top1, top5 = self._correct(params, group + padding, len(group), resolution, split)
             for i, trunk in enumerate(group):
-                correct[trunk] = top1[:, i], top5[:, i]
+                correct[trunk] = top1[..., i], top5[:, i]
         exits = list(self._net.exit_stages)
-        percent = 100 / len(self._dataset.splits[split])
+        of_class = self._dataset.class_counts(split)
+        percent = 100 / of_class.sum()
         scores = []
         for subnet in subnets:
             # The row of the ensemble comes after those of the exits.
             row = len(exits) if ensemble else exits.index(subnet.height - 1)
-            counts = correct[dataclasses.replace(subnet, height=_MAX_HEIGHT)]
-            in_top1, in_top5 = (float(of_exits[row]) * percent for of_exits in counts)
+            top1, top5 = (counts[..., row] for counts in correct[dataclasses.replace(subnet, height=_MAX_HEIGHT)])
             cost = count(self._net, subnet, resolution, all_exits=ensemble and self._net.spec.early_exits)
-            scores.append(Score(subnet, resolution, ensemble, in_top1, in_top5, cost.macs, cost.params))
+            scores.append(
+                Score(
+                    subnet=subnet,
+                    resolution=resolution,
+                    ensemble=ensemble,
+                    top1=float(top1.sum() * percent),
+                    top5=float(top5 * percent),
+                    mean_class_top1=float(100 * np.mean(top1[of_class > 0] / of_class[of_class > 0])),
+                    macs=cost.macs,
+                    params=cost.params,
+                )
+            )
         return scores
 
     def _required(self, subnets, resolution, split):
@@ -157,9 +171,10 @@ class Evaluator:
     def _correct(
         self, params: Params, trunks: Sequence[Subnet], num_counted: int, resolution: int, split: str
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Counts the correct predictions, top-1 and top-5: int [exits + 1, S] each, the ensemble in the last row.
+        """Counts the correct predictions, the ensemble in the last row of exits.
 
-        Only the first `num_counted` trunks need to be counted.
+        Top-1 is counted class by class, int [classes, exits + 1, S]; top-5 is not, int [exits + 1, S]. Only the first
+        `num_counted` trunks need to be counted.
         """
         choices, count = self._programs.replicate((Choices.stack(trunks), np.int32(num_counted)))
         stats = self.recalibration(params, choices, count, resolution)
@@ -174,8 +189,8 @@ class Evaluator:
                 functools.partial(self._program, axes),
                 *(params, stats, choices, count, images, places, self._programs.shard(counted)),
             )
-        top1, top5 = np.asarray(total)
-        return top1, top5
+        counts = np.asarray(total)
+        return counts[:-1], counts[-1]
 
     def batches(self, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The images of a split in batches of one shape.
@@ -201,7 +216,11 @@ class Evaluator:
                 logits = self._net.apply({"params": params, "batch_stats": stats}, pixels, choices, all_exits=True)
                 logits = jnp.concatenate([logits, weighted_sum(self._output_weights, logits)[None]])
                 rank = label_rank(logits, labels)
-                return jnp.stack([jnp.sum((rank < k) & counted, axis=-1) for k in (1, 5)])
+                is_class = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+                # A product of zeros and ones, which is exact in any precision.
+                top1 = jnp.einsum("...b,bc->c...", ((rank < 1) & counted).astype(jnp.float32), is_class)
+                top5 = jnp.sum((rank < 5) & counted, axis=-1)
+                return jnp.concatenate([top1.astype(top5.dtype), top5[None]])
 
             def correct_of_one(choices, place):
                 return correct(choices, jax.tree.map(lambda values: values[place], stats))[..., 0]

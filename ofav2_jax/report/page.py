@@ -12,6 +12,8 @@ from ofav2_jax.report.curves import training_curves
 from ofav2_jax.report.records import RunRecord, read_run
 from ofav2_jax.settings.phases import Phase
 
+# The number of classes whose names the page lists.
+_NAMED_CLASSES = 20
 # A tenth of fewer subnets would be a single one, whose values say little.
 _MIN_SUBNETS_FOR_SHARES = 20
 
@@ -40,7 +42,6 @@ def write_report(workdir: Path) -> Path:
 
 def _head(run: RunRecord) -> Iterator[str]:
     settings = run.settings
-    data = settings["data"]
     yield f"<h1>{html.escaped(settings['name'])}</h1>"
     yield f'<p class="muted">{html.escaped(_status(run))}</p>'
     differences = paper.comparable(settings)
@@ -54,13 +55,27 @@ def _head(run: RunRecord) -> Iterator[str]:
         "network": settings["network"],
         "width multiplier": settings["width_multiplier"],
         "teacher": settings["teacher"],
-        "data set": data["dataset"],
-        "classes": "all" if data["num_classes"] is None else data["num_classes"],
+        "data set": _data_set(run),
+        "classes": _classes(run),
         "resolutions": ", ".join(map(str, settings["resolutions"])),
         "batch size": settings["batch_size"],
         "seed": settings["seed"],
     }
     yield html.facts(facts)
+
+
+def _data_set(run: RunRecord) -> str:
+    name, data = run.settings["data"]["dataset"], run.data or {}
+    # That of a folder is the name of the folder.
+    return name if data.get("name", name) == name else f"{name}: {data['name']}"
+
+
+def _classes(run: RunRecord) -> str:
+    wanted, names = run.settings["data"]["num_classes"], (run.data or {}).get("class_names")
+    if not names:
+        return "all" if wanted is None else str(wanted)
+    more = f" and {len(names) - _NAMED_CLASSES} more" if len(names) > _NAMED_CLASSES else ""
+    return f"{len(names)}: {', '.join(map(str, names[:_NAMED_CLASSES]))}{more}"
 
 
 def _status(run: RunRecord) -> str:

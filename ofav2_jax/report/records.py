@@ -30,6 +30,8 @@ class EpochRecord:
         learning_rate: learning rate of the epoch's last step.
         images_per_s: training images per second.
         validation_top1: top-1 on the validation split in %, measured at the end of the epoch.
+        images_waited: share of the time of the training steps, in %, for which streamed images were waited for; None if
+            the images are on the devices.
     """
 
     step: int
@@ -40,10 +42,11 @@ class EpochRecord:
     learning_rate: float
     images_per_s: float
     validation_top1: float
+    images_waited: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The record as a dictionary that JSON can hold; `from_json` is the inverse."""
-        return dataclasses.asdict(self)
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "EpochRecord":
@@ -62,6 +65,7 @@ class EpochRecord:
         if "train_top1" not in values and is_number(values.get("top1")):
             values["train_top1"] = 100 * values["top1"]
         fields = [field.name for field in dataclasses.fields(cls)]
+        values.setdefault("images_waited", None)
         for name in fields:
             if name not in values:
                 raise ValueError(f"{name!r} is missing")
@@ -70,6 +74,8 @@ class EpochRecord:
                 valid, allowed = isinstance(value, str), "a str"
             elif name in ("step", "epoch"):
                 valid, allowed = type(value) is int, "an int"
+            elif name == "images_waited":
+                valid, allowed = value is None or is_number(value), "a number"
             else:
                 valid, allowed = is_number(value), "a number"
             if not valid:
@@ -89,6 +95,7 @@ class RunRecord:
         metrics: the epochs trained so far, in order.
         info: content of `run.json`: commands, versions, machine; None if the file does not exist.
         totals: content of `results.json`; None if it does not exist, because the run writes it at its end.
+        data: content of `data.json`; None if it does not exist.
     """
 
     directory: Path
@@ -98,6 +105,7 @@ class RunRecord:
     metrics: list[EpochRecord]
     info: dict[str, Any] | None
     totals: dict[str, Any] | None
+    data: dict[str, Any] | None = None
 
 
 def read_run(directory: Path) -> RunRecord:
@@ -113,7 +121,7 @@ def read_run(directory: Path) -> RunRecord:
         result = files.phase_directory(directory, index, phase.name) / files.PHASE_RESULT
         if result.is_file():
             results[phase.name] = files.read_json(result, ("avg", "best", "subnets"))
-    info, totals = directory / files.INFO, directory / files.RESULTS
+    info, totals, data = (directory / name for name in (files.INFO, files.RESULTS, files.DATA))
     return RunRecord(
         directory=directory,
         settings=settings,
@@ -122,6 +130,7 @@ def read_run(directory: Path) -> RunRecord:
         metrics=_read_metrics(directory / files.METRICS),
         info=files.read_json(info) if info.is_file() else None,
         totals=files.read_json(totals) if totals.is_file() else None,
+        data=files.read_json(data) if data.is_file() else None,
     )
 
 

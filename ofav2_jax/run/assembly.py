@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ofav2_jax.checks import refuse
-from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.data.dataset import Dataset, Progress
 from ofav2_jax.data.sources import load_dataset
 from ofav2_jax.evaluate.evaluator import Evaluator
 from ofav2_jax.evaluate.recalibrate import recalibration_indices
@@ -142,24 +142,31 @@ def require_fit(settings: Settings, dataset: Dataset, num_devices: int) -> None:
 
 
 def dataset_of(
-    settings: Settings, data_dir: str | os.PathLike | None = None, archive: str | os.PathLike | None = None
+    settings: Settings,
+    data_dir: str | os.PathLike | None = None,
+    archive: str | os.PathLike | None = None,
+    progress: Progress | None = None,
+    plan_only: bool = False,
 ) -> Dataset:
     """Loads the data set that settings name.
 
     Args:
         settings: a run's settings.
-        data_dir: see `load_dataset`.
-        archive: see `load_dataset`.
+        data_dir: see `load_dataset`; so are the others.
+        archive: a local copy of Tiny ImageNet's archive.
+        progress: is called while images are decoded.
+        plan_only: decode nothing and write nothing.
     """
-    data = settings.data
+    # The fields of these settings are arguments of `load_dataset`.
+    fields = {field.name: getattr(settings.data, field.name) for field in dataclasses.fields(settings.data)}
     return load_dataset(
-        data.dataset,
+        fields.pop("dataset"),
         seed=settings.seed,
-        base_resolution=data.base_resolution,
-        num_classes=data.num_classes,
-        max_test_images=data.max_test_images,
         data_dir=data_dir,
         archive=archive,
+        progress=progress,
+        plan_only=plan_only,
+        **fields,
     )
 
 

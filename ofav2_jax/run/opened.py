@@ -9,7 +9,7 @@ from typing import Any
 
 from ofav2_jax import files
 from ofav2_jax.checks import did_you_mean
-from ofav2_jax.data.dataset import Dataset, fingerprint
+from ofav2_jax.data.dataset import Dataset, completed_fingerprint, fingerprint
 from ofav2_jax.evaluate.evaluator import Evaluator
 from ofav2_jax.model.packing import Params
 from ofav2_jax.model.space import SearchSpace
@@ -56,8 +56,8 @@ class OpenedRun:
             ValueError: if they are not those that the run was started with.
         """
         dataset = self._load(self.settings)
-        recorded = files.read_json(self.directory / files.DATA)
         found = json.loads(json.dumps(fingerprint(dataset)))
+        recorded = completed_fingerprint(files.read_json(self.directory / files.DATA), found)
         differing = sorted(name for name in recorded if recorded[name] != found.get(name))
         if differing:
             raise ValueError(

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.data.dataset import Dataset, fingerprint
 from ofav2_jax.evaluate.evaluator import summary, uniform_scores
 from ofav2_jax.model.packing import Params
 from ofav2_jax.model.space import SearchSpace
@@ -24,6 +24,7 @@ from ofav2_jax.run.progress import Progress, all_finite, arrays_at_start, copied
 from ofav2_jax.run.reporter import Reporter, Silent, StepProgress
 from ofav2_jax.run.store import Store
 from ofav2_jax.runtime import processes
+from ofav2_jax.runtime.feed import StreamedImages
 from ofav2_jax.runtime.programs import quick_compiler_options
 from ofav2_jax.runtime.sharding import replicate
 from ofav2_jax.settings.phases import unlocked_values
@@ -62,15 +63,15 @@ class Run:
     ):
         self._parts = assemble(settings, dataset, devices)
         self.settings = settings = self._parts.settings
-        splits = {name: indices.tolist() for name, indices in dataset.splits.items()}
         processes.require_same("settings", settings.as_json())
-        processes.require_same("data", [dataset.images.shape, dataset.labels.tolist(), splits])
+        processes.require_same("data", fingerprint(dataset))
         self._store = Store(Path(workdir).expanduser(), settings, dataset)
         self._reporter = reporter or Silent()
         self._checkpoint_every_s = checkpoint_every_s
         self._devices = self._parts.devices
         self._space = self._parts.space
         self._epochs = self._parts.epochs
+        self._is_streamed = isinstance(self._parts.feed, StreamedImages)
         self._param_shapes = variable_shapes(self.net)["params"]
         self._unpack = jax.jit(self._parts.step.packing.unpack, compiler_options=quick_compiler_options())
         self._saved_at = time.monotonic()
@@ -115,7 +116,11 @@ class Run:
                 self._save(progress)
             self._store.wait()
             seconds = {kind: round(seconds, 1) for kind, seconds in self._seconds.items()}
-            further = {"compiled_programs": len(self._parts.programs), "seconds": seconds}
+            further = {
+                "class_names": self._parts.dataset.class_names,
+                "compiled_programs": len(self._parts.programs),
+                "seconds": seconds,
+            }
             return self._store.save_results(self.settings.name, self._unpack(progress.best), further)
         finally:
             self._store.release()
@@ -161,10 +166,11 @@ class Run:
 
     def _train_epoch(self, progress: Progress, teacher: Params | None, space: SearchSpace, epoch: int) -> EpochRecord:
         phase, per_epoch = self.settings.phases[progress.phase], self._epochs.steps_per_epoch
-        started, first = self._clock(), progress.step
+        started, first, waited_s = self._clock(), progress.step, 0.0
         meter = EpochMeter(functools.partial(self._refuse_loss, progress.phase), progress.totals)
         for taken in self._epochs.steps(progress.phase, first, progress.state, teacher, space):
             progress.state, progress.step = taken.state, taken.number
+            waited_s += taken.waited_s
             loss = meter.add(taken)
             if not self._compiles_ahead:
                 # After the first step, whose own program comes first.
@@ -192,6 +198,7 @@ class Run:
             learning_rate=taken.learning_rate,
             images_per_s=round(images_per_s, 1),
             validation_top1=-1.0,
+            images_waited=round(100 * waited_s / max(self._clock() - started, 1e-9), 1) if self._is_streamed else None,
         )
 
     def _validate(self, index: int, space: SearchSpace, params: Params) -> float:

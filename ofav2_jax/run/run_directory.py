@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ofav2_jax import files
+from ofav2_jax.data.dataset import completed_fingerprint
 from ofav2_jax.settings.nested import from_nested
 from ofav2_jax.settings.settings import Settings
 
@@ -55,6 +56,8 @@ class RunDirectory:
             # Settings that an older version wrote lack the fields that were added since.
             with contextlib.suppress(ValueError):
                 theirs = json.loads(json.dumps(from_nested(Settings, theirs).as_json()))
+        elif isinstance(theirs, dict):
+            theirs = completed_fingerprint(theirs, ours)
         differing = sorted(_differing_fields(json.loads(json.dumps(ours)), theirs))
         if differing:
             raise DifferentRunError(

@@ -68,7 +68,8 @@ class DescribedImages:
 
     def __init__(self, dataset: Dataset, programs: DescribedPrograms, streamed: bool):
         self._programs = programs
-        self._all = Images.of(dataset.images, dataset.labels)
+        shape = dataset.images.shape[1:]
+        self._all = Images.of(zeros((dataset.num_images, *shape), np.uint8), zeros((dataset.num_images,), np.int32))
         self._streamed = streamed
 
     def batch(self, indices: np.ndarray) -> tuple[Images, Any]:

@@ -1,5 +1,6 @@
 """How the images of a data set get to the devices: resident on all of them, or streamed batch by batch."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
@@ -33,7 +34,7 @@ class Images:
     shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
 
     @classmethod
-    def of(cls, images: np.ndarray, labels: np.ndarray) -> "Images":
+    def of(cls, images: Any, labels: Any) -> "Images":
         """Images [N, H, W, 3] as rows; no copy is made."""
         return cls(images.reshape(len(images), -1), labels, images.shape[1:])
 
@@ -66,10 +67,16 @@ class ResidentImages:
 
     def __init__(self, dataset: Dataset, devices: Sequence[jax.Device]):
         self._devices = devices
-        self._data = replicate(Images.of(dataset.images, dataset.labels), devices)
+        images, labels, self._subset = dataset.images, dataset.labels, dataset.subset
+        if self._subset is not None:
+            # What is not used would take memory on the devices too.
+            images, labels = images[self._subset], labels[self._subset]
+        self._data = replicate(Images.of(images, labels), devices)
 
     def batch(self, indices: np.ndarray) -> tuple[Images, jax.Array]:
         """See `ImageFeed`."""
+        if self._subset is not None:
+            indices = np.searchsorted(self._subset, indices).astype(np.int32)
         return self._data, shard(indices, self._devices)
 
 
@@ -109,9 +116,17 @@ def prefetched(feed: ImageFeed, batches: Iterable[np.ndarray]) -> Iterator[tuple
 
 
 def image_feed(dataset: Dataset, devices: Sequence[jax.Device]) -> ImageFeed:
-    """Resident images if there is a single process and each device has room for all of them, else streamed ones."""
+    """Resident images, or streamed ones, see `must_stream`."""
+    return (StreamedImages if must_stream(dataset, devices) else ResidentImages)(dataset, devices)
+
+
+def must_stream(dataset: Dataset, devices: Sequence[jax.Device]) -> bool:
+    """Whether images stay on the host: there are several processes, or a device has no room for all images."""
     if jax.process_count() > 1:
-        return StreamedImages(dataset, devices)
-    # JAX has no memory statistics for a CPU.
-    memory = (devices[0].memory_stats() or {}).get("bytes_limit", float("inf"))
-    return (ResidentImages if dataset.images.nbytes <= _FOR_IMAGES * memory else StreamedImages)(dataset, devices)
+        return True
+    size = dataset.num_images * dataset.images[0].nbytes
+    memory = (devices[0].memory_stats() or {}).get("bytes_limit")
+    if memory is None:
+        # JAX has no memory statistics for a CPU, whose devices share the memory of the machine.
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(devices)
+    return size > _FOR_IMAGES * memory

@@ -4,7 +4,16 @@ import dataclasses
 import math
 from typing import Any
 
-from ofav2_jax.checks import is_number, refuse, require_among, require_positive, require_range, require_text
+from ofav2_jax.checks import (
+    is_number,
+    refuse,
+    require_among,
+    require_fraction,
+    require_normalisation,
+    require_positive,
+    require_range,
+    require_text,
+)
 from ofav2_jax.model.network import network_spec
 from ofav2_jax.settings.phases import Phase, paper_phases, unlocked_values
 from ofav2_jax.settings.recipe import Evaluation, Recipe
@@ -21,16 +30,30 @@ class DataSettings:
     """The images of a run.
 
     Attributes:
-        dataset: "digits", "tiny_imagenet" or a name that TensorFlow Datasets knows.
+        dataset: "digits", "tiny_imagenet", "folder" (of images), "npz:FILE" (arrays of numpy), or a name that
+            TensorFlow Datasets knows.
         base_resolution: height and width of the decoded images, pixels; images of another size are resized.
         num_classes: number of classes, at least 2, of which the first are kept; None: all.
         max_test_images: largest number of test images, spread over the classes; None: all.
+        test_split: the folder, or the split of TensorFlow Datasets, to test on; None: "test", if it has labels.
+        validation_split: the folder or split to choose the best epoch by; None: a folder "val", "valid" or
+            "validation", else a share of the training images.
+        validation_fraction: share of each class's training images that becomes the validation split where there is
+            none, in (0, 1).
+        normalisation: means and standard deviations of the three channels, of pixels in [0, 1]; None: those of the
+            training images (of Tiny ImageNet and the digits: those of the paper and of the whole set).
+        skip_broken: whether images that cannot be decoded are left out; else the first of them is refused.
     """
 
     dataset: str = "tiny_imagenet"
     base_resolution: int = 64
     num_classes: int | None = None
     max_test_images: int | None = None
+    test_split: str | None = None
+    validation_split: str | None = None
+    validation_fraction: float = 0.15
+    normalisation: tuple[tuple[float, ...], ...] | None = None
+    skip_broken: bool = False
 
     def require_valid(self) -> None:
         """Refuses values that are not allowed.
@@ -44,6 +67,14 @@ class DataSettings:
             refuse("data.num_classes", self.num_classes, "an int of at least 2")
         if self.max_test_images is not None:
             require_positive("data.max_test_images", self.max_test_images)
+        for field in ("test_split", "validation_split"):
+            if getattr(self, field) is not None:
+                require_text(f"data.{field}", getattr(self, field))
+        require_fraction("data.validation_fraction", self.validation_fraction)
+        if self.normalisation is not None:
+            require_normalisation("data.normalisation", self.normalisation)
+        if type(self.skip_broken) is not bool:
+            refuse("data.skip_broken", self.skip_broken, "True or False")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,12 @@
 """Loading data sets through TFDS, and the cache of decoded images, with miniature data sets of noise."""
 
+import dataclasses
 import importlib.util
 import io
 import json
 import logging
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ofav2_jax.data import image_cache, tfds_source
+from ofav2_jax.data import decoding, image_cache
+from ofav2_jax.data.augment import Normalisation
+from ofav2_jax.data.dataset import Request, fingerprint
 from ofav2_jax.data.tfds_source import load_tfds
 from ofav2_jax.data.tiny_imagenet.tiny_imagenet import TinyImagenet
 from tests.helpers import miniature
@@ -59,14 +64,8 @@ class NoiseImages(tfds.core.GeneratorBasedBuilder):
 @pytest.fixture
 def load(tmp_path):
     def load(name="noise_images", **arguments):
-        arguments = {
-            "data_dir": tmp_path / "tfds",
-            "cache_dir": tmp_path / "cache",
-            "base_resolution": 32,
-            "seed": 0,
-            **arguments,
-        }
-        return load_tfds(name, **arguments)
+        request = {"name": name, "data_dir": tmp_path / "tfds", "base_resolution": 32, **arguments}
+        return load_tfds(Request(**request), cache_dir=tmp_path / "cache")
 
     return load
 
@@ -75,8 +74,8 @@ def load(tmp_path):
 def decoded(monkeypatch):
     """Counts the decoded images."""
     count = []
-    decode = tfds_source._decode_image
-    monkeypatch.setattr(tfds_source, "_decode_image", lambda *args: count.append(1) or decode(*args))
+    decode = decoding.decode_image
+    monkeypatch.setattr(decoding, "decode_image", lambda *args: count.append(1) or decode(*args))
     return count
 
 
@@ -91,7 +90,12 @@ def test_images_and_labels_are_those_of_the_splits(load):
     assert sorted(numbers[trained_on]) == list(range(24))
     assert all(indices.dtype == np.int32 for indices in dataset.splits.values())
     assert (dataset.name, dataset.num_classes) == ("noise_images", 4)
-    assert dataset.normalisation == tfds_source.TINY_IMAGENET_NORMALISATION
+    assert dataset.class_names == ("0", "1", "2", "3")
+    of_training = dataset.images[np.flatnonzero(numbers < 1000)] / 255
+    np.testing.assert_allclose(dataset.normalisation.mean, of_training.mean((0, 1, 2)), atol=1e-4)
+    np.testing.assert_allclose(dataset.normalisation.std, of_training.std((0, 1, 2)), atol=1e-4)
+    own = Normalisation((0.5,) * 3, (0.25,) * 3)
+    assert load(normalisation=own).normalisation == own
 
 
 def test_validation_images_are_drawn_class_by_class_by_seed(load):
@@ -110,22 +114,28 @@ def test_validation_images_are_drawn_class_by_class_by_seed(load):
 def test_second_load_does_not_decode(load, decoded, tmp_path):
     first = load()
     assert len(decoded) == 32
-    (tmp_path / "tfds").rename(tmp_path / "away")
     second = load()
     assert len(decoded) == 32
     assert np.array_equal(first.images, second.images) and np.array_equal(first.labels, second.labels)
     assert isinstance(second.images, np.memmap) and not second.images.flags.writeable
-    assert {path.name for path in (tmp_path / "cache").iterdir()} == {
-        "noise_images-1.2.3-32",
-        "noise_images-1.2.3-32.lock",
-    }
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["noise_images-1.2.3-32"]
 
 
-def test_first_classes_are_kept_in_a_compact_array(load, decoded):
+def test_first_classes_are_kept_without_a_copy(load, decoded):
     whole, part = load(), load(num_classes=2)
     assert len(decoded) == 32
-    assert part.num_classes == 2 and set(part.labels) == {0, 1}
-    assert not isinstance(part.images, np.memmap) and len(part.images) == 16
+    assert part.num_classes == 2 and part.class_names == ("0", "1") and part.num_images == 16
+    assert isinstance(part.images, np.memmap)
+    # The run of a version that copied these images is the same run.
+    kept = np.flatnonzero(whole.labels < 2)
+    compact = dataclasses.replace(
+        part,
+        images=whole.images[kept],
+        labels=whole.labels[kept],
+        subset=None,
+        splits={split: np.searchsorted(kept, indices) for split, indices in part.splits.items()},
+    )
+    assert fingerprint(part) == fingerprint(compact)
     for split, count in (("train", 10), ("validation", 2), ("test", 4)):
         assert len(part.splits[split]) == count
         chosen = whole.splits[split][whole.labels[whole.splits[split]] < 2]
@@ -137,12 +147,9 @@ def test_first_classes_are_kept_in_a_compact_array(load, decoded):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"num_classes": 5}, "num_classes=5 is not allowed; noise_images has 1 to 4"),
-        ({"num_classes": 0}, "num_classes=0 is not allowed; noise_images has 1 to 4"),
-        ({"base_resolution": 0}, "base_resolution=0 is not allowed; it must be at least 1"),
-        ({"validation_fraction": 1.0}, r"validation_fraction=1.0 is not allowed; it must be in \(0, 1\)"),
-        ({"archive": "a.zip"}, "archive='a.zip' goes with 'tiny_imagenet' only, not with 'noise_images'"),
-        ({"test_split": "dev"}, "noise_images/1.2.3 has the splits train, test; a split 'dev' is needed to test on"),
+        ({"num_classes": 5}, "num_classes=5 is not allowed: it must be from 2 to 4, the classes of noise_images"),
+        ({"num_classes": 1}, "num_classes=1 is not allowed: it must be from 2 to 4, the classes of noise_images"),
+        ({"test_split": "dev"}, "data.test_split='dev' is not allowed: noise_images/1.2.3 has the splits train, test"),
         ({"name": "noice"}, "data set 'noice' is unknown to TensorFlow Datasets .*catalog lists the names"),
     ],
 )
@@ -154,12 +161,12 @@ def test_arguments_that_are_not_allowed_are_named(load, arguments, message):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"splits": {"train": 4}}, "has the splits train; a split test or validation is needed to test on"),
+        ({"splits": {"train": 4}}, "has the splits train, and no split test or validation to test on"),
         ({"splits": {"test": 4}}, "has the splits test; a split 'train' is needed"),
         (
             {"features": {"image": tfds.features.Image(), "label": tfds.features.Scalar(np.int64)}},
-            "is not for image classification: it needs an 8-bit image and a class label, named by its "
-            "supervised_keys or 'image' and 'label'; its features are image, label, id",
+            "is not for image classification: it needs an Image of uint8 and a ClassLabel, named by its "
+            r"supervised_keys or 'image' and 'label'; its features are image \(Image\), label \(Scalar\), id \(Text\)",
         ),
         (
             {
@@ -169,9 +176,10 @@ def test_arguments_that_are_not_allowed_are_named(load, arguments, message):
                 },
                 "supervised_keys": None,
             },
-            "its features are picture, kind, id",
+            r"its features are picture \(Image\), kind \(ClassLabel\), id \(Text\)",
         ),
-        ({"label": staticmethod(lambda number: -1 if number >= 1000 else 0)}, "split 'test' .* without a label"),
+        ({"label": staticmethod(lambda number: -1 if number >= 1000 else 0)}, "and no split with labels to test on"),
+        ({"label": staticmethod(lambda number: number % 3)}, "noise_images has no training images of class 3"),
     ],
 )
 def test_data_sets_that_do_not_fit_are_refused(load, monkeypatch, tmp_path, changes, message):
@@ -179,7 +187,162 @@ def test_data_sets_that_do_not_fit_are_refused(load, monkeypatch, tmp_path, chan
         monkeypatch.setattr(NoiseImages, name, value)
     with pytest.raises(ValueError, match=message):
         load()
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["noise_images-1.2.3-32.lock"]
+    assert not (tmp_path / "cache").exists() or "training" in message
+
+
+def test_an_unlabelled_test_split_is_not_tested_on(load, monkeypatch):
+    # ImageNet's layout: the test images have no labels, and those of `validation` are what everybody tests on.
+    monkeypatch.setattr(NoiseImages, "splits", {"train": 24, "validation": 4, "test": 8})
+    monkeypatch.setattr(NoiseImages, "label", staticmethod(lambda number: number % 4))
+    generate = NoiseImages._generate_examples
+
+    def unlabelled(self, split, count):
+        for key, example in generate(self, split, count):
+            yield key, {**example, "label": -1 if split == "test" else example["label"]}
+
+    monkeypatch.setattr(NoiseImages, "_generate_examples", unlabelled)
+    dataset = load()
+    assert len(dataset.splits["test"]) == 4 and "splits that are not read: test" in dataset.notes
+    for plan_only in (False, True):
+        with pytest.raises(ValueError, match=r"data\.test_split='test' is not allowed: its images have no labels"):
+            load(test_split="test", plan_only=plan_only)
+
+
+def test_a_validation_split_of_ones_own(load, monkeypatch):
+    monkeypatch.setattr(NoiseImages, "splits", {"train": 24, "val": 4, "test": 8})
+    dataset = load(validation_split="val")
+    assert {split: len(indices) for split, indices in dataset.splits.items()} == {
+        **{"train": 24, "validation": 4, "test": 8}
+    }
+    with pytest.raises(ValueError, match="has the splits train, val, test, and no split test or validation to test on"):
+        load(validation_split="test")
+
+
+def test_a_set_that_was_prepared_again_is_decoded_again(load, decoded, monkeypatch, tmp_path):
+    before = load()
+    shutil.rmtree(tmp_path / "tfds")
+    # Corrected labels, as many images, the same version.
+    monkeypatch.setattr(NoiseImages, "label", staticmethod(lambda number: (number + 1) % 4))
+    after = load()
+    assert len(decoded) == 64
+    assert np.array_equal(before.images, after.images) and np.array_equal((before.labels + 1) % 4, after.labels)
+    assert fingerprint(before) != fingerprint(after)
+
+
+def test_another_data_dir_is_another_set(load, decoded, monkeypatch, tmp_path):
+    load()
+    monkeypatch.setattr(NoiseImages, "image", staticmethod(lambda number: encoded(noise(number + 5000))))
+    other = load(data_dir=tmp_path / "other")
+    assert len(decoded) == 64
+    assert any(np.array_equal(image, noise(5000)) for image in other.images)
+
+
+def test_a_broken_image_is_named(load, monkeypatch, tmp_path):
+    pictures = staticmethod(lambda number: b"" if number in (3, 1004) else encoded(noise(number)))
+    monkeypatch.setattr(NoiseImages, "image", pictures)
+    with pytest.raises(ValueError) as caught:
+        load()
+    message = str(caught.value)
+    assert re.fullmatch(r"broken image \d+ of split 'train' of noise_images/1\.2\.3 in \S+: it is empty; .*", message)
+    assert not list((tmp_path / "cache").iterdir())
+    dataset = load(skip_broken=True)
+    assert sum(len(indices) for indices in dataset.splits.values()) == 30
+    assert any(note.startswith("2 broken images left out: ") for note in dataset.notes)
+
+
+def test_damaged_records_are_named(load, tmp_path):
+    load()
+    (file,) = (tmp_path / "tfds" / "noise_images" / "1.2.3").glob("*train*")
+    content = bytearray(file.read_bytes())
+    content[100:4000] = bytes(3900)
+    file.write_bytes(content)
+    with pytest.raises(OSError, match=r"split 'train' of noise_images/1\.2\.3 in .* cannot be read: "):
+        load()
+
+
+def test_a_plan_of_a_prepared_set_decodes_nothing(load, decoded, tmp_path):
+    load()
+    shutil.rmtree(tmp_path / "cache")
+    planned = load(plan_only=True)
+    assert len(decoded) == 32 and not (tmp_path / "cache").exists()
+    whole = load()
+    assert {split: whole.class_counts(split).tolist() for split in whole.splits} == {
+        split: planned.class_counts(split).tolist() for split in planned.splits
+    }
+    assert np.array_equal(planned.labels, whole.labels)
+
+
+def test_a_plan_of_a_set_that_is_not_prepared(load, tmp_path):
+    with pytest.raises(ValueError, match=r"noise_images/1\.2\.3 is not prepared in .*: a dry run downloads nothing"):
+        load(plan_only=True)
+    planned = load("tiny_imagenet", plan_only=True, base_resolution=64)
+    assert {split: len(indices) for split, indices in planned.splits.items()} == {
+        **{"train": 85000, "validation": 15000, "test": 10000}
+    }
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "data_dir", "message"),
+    [
+        ("noise_images", "tfds/noise_images", r"it is the folder of a data set; give the folder that .* in, TMP/tfds$"),
+        (
+            "noise_images",
+            "tfds/noise_images/1.2.3",
+            r"it is the folder of a data set; give the folder that .* TMP/tfds$",
+        ),
+        ("noise_images:9.9.9", "tfds", "data.dataset='noise_images:9.9.9' is not allowed: .*1.2.3"),
+        ("prepared:9.9.9", "tfds", "data.dataset='prepared:9.9.9' is not allowed: TMP/tfds has prepared:1.2.3"),
+        (
+            "TMP/tfds/noise_images/1.2.3",
+            None,
+            "it is a path; write --config.data.dataset=noise_images --config.data.data_dir=TMP/tfds",
+        ),
+        ("TMP/tfds", None, "it is a path; for a folder of images write --config.data.dataset=folder"),
+        (
+            "./nowhere",
+            None,
+            "data.dataset='./nowhere' is not allowed: it is neither the name of a data set nor a folder",
+        ),
+        (
+            "noice",
+            "nowhere",
+            "data set 'noice' is unknown to TensorFlow Datasets .* and there is no folder TMP/nowhere",
+        ),
+        (
+            "noice",
+            "tfds",
+            "data set 'noice' is unknown to TensorFlow Datasets .* and is not prepared in TMP/tfds; https",
+        ),
+        ("noice", None, "data set 'noice' is unknown to TensorFlow Datasets .* /.*tensorflow_datasets; "),
+    ],
+)
+def test_where_a_set_is_not(load, tmp_path, name, data_dir, message):
+    load()
+    shutil.copytree(tmp_path / "tfds" / "noise_images", tmp_path / "tfds" / "prepared")
+    arguments = {"data_dir": None if data_dir is None else tmp_path / data_dir}
+    with pytest.raises(ValueError, match=message.replace("TMP", str(tmp_path))) as caught:
+        load(name.replace("TMP", str(tmp_path)), **arguments)
+    assert "\n" not in str(caught.value) and "None" not in str(caught.value)
+
+
+def test_without_a_network_the_answer_comes_at_once(load, monkeypatch):
+    monkeypatch.setattr(NoiseImages, "url_infos", {"http://127.0.0.1:9/images.zip": None})
+    monkeypatch.setenv("no_proxy", "*")
+    advice = "prepare it elsewhere with `tfds build noise_images --file_format=array_record` and give its `data_dir`"
+    with pytest.raises(ConnectionError, match=f"is not prepared in .*, and 127.0.0.1:9 cannot be reached .*: {advice}"):
+        load()
+
+
+def test_what_cannot_be_prepared_says_so_in_one_line(load, monkeypatch):
+    def fail(self, dl_manager):
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(NoiseImages, "_split_generators", fail)
+    with pytest.raises(
+        ConnectionError, match=r"could not be downloaded and prepared \(first line second line\): prepare"
+    ):
+        load()
 
 
 def test_validation_split_is_tested_on_where_there_is_no_test_split(load, monkeypatch):
@@ -245,9 +408,10 @@ def damage(change):
         lambda folder: np.save(folder / "images.npy", np.zeros((8, 32, 32, 3), np.uint8)),
         lambda folder: np.save(folder / "labels.npy", np.zeros(32, np.int32)),
         lambda folder: np.save(folder / "labels.npy", np.array([None] * 32), allow_pickle=True),
-        damage(lambda info: info.update(name="other/1.2.3")),
-        damage(lambda info: info.update(version="0.0.1")),
-        damage(lambda info: info.update(num_train=3)),
+        damage(lambda info: info["identity"].update(name="other/1.2.3")),
+        damage(lambda info: info["identity"].update(files_sha256="0")),
+        damage(lambda info: info["identity"].update(format=1)),
+        damage(lambda info: info["splits"].update(train=3)),
         damage(lambda info: info.pop("digests")),
     ],
 )
@@ -269,11 +433,11 @@ def test_what_a_killed_process_left_is_replaced(load, tmp_path):
     assert len(load().images) == 32 and not left.exists()
 
 
-def test_an_interrupted_decoding_leaves_nothing(load, tmp_path, monkeypatch):
+def test_an_interrupted_decoding_keeps_what_it_has(load, tmp_path, monkeypatch):
     monkeypatch.setattr(image_cache, "_digests", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load()
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["noise_images-1.2.3-32.lock"]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["noise_images-1.2.3-32.incomplete"]
 
 
 def test_cache_is_in_the_users_cache_folder(monkeypatch, tmp_path):

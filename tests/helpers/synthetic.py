@@ -69,6 +69,7 @@ def _subnets(space, settings, full):
                 "height": "ensemble" if full and settings.network.startswith("ee") else subnet.height,
                 "top1": top1,
                 "top5": min(top1 * 2, 100),
+                "mean_class_top1": top1,
                 "macs": 10 * size * subnet.height,
                 "params": size,
             }

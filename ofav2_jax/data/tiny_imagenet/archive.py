@@ -74,7 +74,7 @@ def read_archive(path: str | os.PathLike, contents: Contents) -> Images:
     """Reads the labelled images of an archive, once from its beginning to its end.
 
     Args:
-        path: tiny-imagenet-200.zip, or the same tree in a .tar, .tar.gz, .tar.bz2 or .tar.xz.
+        path: tiny-imagenet-200.zip, or the same tree in a .tar, .tar.gz, .tar.bz2 or .tar.xz, or unpacked in a folder.
         contents: what has to be in it. What else is in it is not read.
 
     Raises:
@@ -83,7 +83,7 @@ def read_archive(path: str | os.PathLike, contents: Contents) -> Images:
             missing class, image or label, a broken image.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"archive {path} is not a file")
     train: dict[str, LabelledImage] = {}
     validation: dict[str, bytes] = {}
@@ -123,11 +123,14 @@ def _is_wanted(entry: str) -> bool:
 
 
 def _entries(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """Yields name and content of the wanted files of a zip or tar archive, in its order.
+    """Yields name and content of the wanted files of a zip or tar archive, in its order, or of a folder.
 
     Raises:
         ValueError: if it is no archive, is truncated or damaged, or holds a link, a device, an absolute name, or "..".
     """
+    if path.is_dir():
+        yield from _folder_files(path / _ROOT if (path / _ROOT).is_dir() else path, is_wanted)
+        return
     with path.open("rb") as file:
         start = file.read(6)
     is_zip = start.startswith(b"PK")
@@ -148,6 +151,20 @@ def _entries(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str
     except _DAMAGE as error:
         where = f"after entry {last}" if last else "at its beginning or its end"
         raise ValueError(f"archive {path} is truncated or damaged {where}: {error}") from error
+
+
+def _folder_files(folder: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            file = Path(parent, name)
+            entry = f"{_ROOT}/{file.relative_to(folder).as_posix()}"
+            if is_wanted(entry):
+                if (size := file.stat().st_size) > _MAX_FILE_BYTES:
+                    raise ValueError(
+                        f"archive {folder}: {entry} has {size} bytes; at most {_MAX_FILE_BYTES} are allowed"
+                    )
+                yield entry, file.read_bytes()
 
 
 def _zip_members(path):

@@ -1,0 +1,158 @@
+"""Finds and prepares data sets of TensorFlow Datasets; what is wrong is said in one line."""
+
+import os
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from ofav2_jax.checks import did_you_mean
+from ofav2_jax.data.array_checks import listed
+
+TINY_IMAGENET = "tiny_imagenet"
+_CONNECTION_TIMEOUT_S = 10
+# "cifar10", "imagenet_resized/64x64", "cifar10:3.0.2"
+_NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.\-+]+))?(:(?P<version>[\w.*]+))?")
+_INFO = "dataset_info.json"
+
+
+def find_builder(name: str, data_dir: str | os.PathLike | None, archive: str | os.PathLike | None) -> Any:
+    """The builder of a data set, prepared or not.
+
+    Args:
+        name: "tiny_imagenet", or a name in TFDS.
+        data_dir: the directory of prepared data sets; None: that of TFDS.
+        archive: a local copy of Tiny ImageNet's archive, or None.
+
+    Raises:
+        ValueError: if there is no such data set, naming what was probably meant.
+    """
+    parts = _NAME.fullmatch(name)
+    directory = Path(data_dir).expanduser() if data_dir is not None else None
+    if parts is None:
+        raise ValueError(f"data.dataset={name!r} is not allowed: {_path_advice(Path(name).expanduser())}")
+    if directory is not None:
+        _require_parent(directory, parts["name"])
+    import tensorflow_datasets as tfds
+
+    if name == TINY_IMAGENET:
+        from ofav2_jax.data.tiny_imagenet.tiny_imagenet import TinyImagenet
+
+        return TinyImagenet(data_dir=directory, archive=archive)
+    try:
+        return tfds.builder(name, data_dir=directory)
+    except tfds.core.registered.DatasetNotFoundError:
+        pass
+    except (ValueError, AssertionError, RuntimeError) as error:
+        raise ValueError(f"data.dataset={name!r} is not allowed: {' '.join(str(error).split())[:300]}") from None
+    directory = directory or Path(tfds.core.constants.DATA_DIR).expanduser()
+    there = _prepared(directory / parts["name"])
+    if there:
+        raise ValueError(f"data.dataset={name!r} is not allowed: {directory} has {listed(there)}")
+    state = "is not prepared in" if directory.is_dir() else "there is no folder"
+    # The message of TFDS itself lists more than a thousand names.
+    known = ["digits", "folder", TINY_IMAGENET, *tfds.list_builders(with_community_datasets=False)]
+    raise ValueError(
+        f"data set {name!r} is unknown to TensorFlow Datasets {tfds.__version__} and {state} {directory}; "
+        f"https://www.tensorflow.org/datasets/catalog lists the names{did_you_mean(name, known)}"
+    )
+
+
+def _path_advice(path: Path) -> str:
+    if (path / _INFO).is_file():
+        name, parent = _set_in(path)
+        return f"it is a path; write --config.data.dataset={name} --config.data.data_dir={parent}"
+    if path.is_dir():
+        return f"it is a path; for a folder of images write --config.data.dataset=folder --config.data.data_dir={path}"
+    return "it is neither the name of a data set nor a folder; names are written as name, name/config or name:version"
+
+
+def _set_in(path: Path) -> tuple[str, Path]:
+    """Name and data directory of a prepared data set in the folder DATA_DIR/name[/config]/version."""
+    path = path.resolve()
+    above = path.parent if re.fullmatch(r"\d+\.\d+\.\d+", path.name) else path
+    return above.name, above.parent
+
+
+def _require_parent(directory: Path, name: str) -> None:
+    """Refuses a data directory that is the folder of the data set itself."""
+    if (directory / _INFO).is_file():
+        _, parent = _set_in(directory)
+    elif directory.name == name and _prepared(directory) and not (directory / name).is_dir():
+        parent = directory.resolve().parent
+    else:
+        return
+    raise ValueError(
+        f"data.data_dir={str(directory)!r} is not allowed: it is the folder of a data set; give the folder that this "
+        f"one lies in, {parent}"
+    )
+
+
+def _prepared(folder: Path) -> list[str]:
+    """What is prepared in a data set's folder: "name:version", or "name/config:version"."""
+    found = []
+    for file in sorted([*folder.glob(f"*/{_INFO}"), *folder.glob(f"*/*/{_INFO}")]):
+        *config, version = file.parent.relative_to(folder).parts
+        found.append("/".join([folder.name, *config]) + f":{version}")
+    return found
+
+
+def is_prepared(builder: Any) -> bool:
+    """Whether a data set need not be downloaded or generated."""
+    return (Path(builder.data_dir) / _INFO).is_file()
+
+
+def prepare(builder: Any) -> None:
+    """Downloads and prepares a data set, unless that has been done.
+
+    Raises:
+        ValueError: if what was downloaded or given is damaged.
+        ImportError: if TFDS needs TensorFlow for it.
+        ConnectionError: if it cannot be downloaded.
+    """
+    if is_prepared(builder):
+        return
+    import tensorflow_datasets as tfds
+
+    name = builder.info.full_name
+    missing = f"{name} is not prepared in {builder.data_dir}"
+    elsewhere = (
+        f"prepare it elsewhere with `tfds build {builder.name} --file_format=array_record` and give its `data_dir`"
+    )
+    is_ours = builder.name == TINY_IMAGENET
+    if not is_ours:
+        _require_reachable(builder, missing, elsewhere)
+    try:
+        builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
+    except ImportError as error:
+        raise ImportError(
+            f"{missing}, and TensorFlow Datasets cannot prepare it without TensorFlow ({error}): "
+            f"pip install tensorflow, or {elsewhere}"
+        ) from error
+    except Exception as error:
+        if is_ours:
+            raise
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ConnectionError(f"{missing}, and could not be downloaded and prepared ({reason}): {elsewhere}") from error
+
+
+def _require_reachable(builder: Any, missing: str, elsewhere: str) -> None:
+    """Refuses to download from where nothing answers: TFDS tries again for minutes."""
+    try:
+        urls = list(builder.url_infos or ())
+    except Exception:
+        # Sets that are not downloaded have no list of addresses.
+        return
+    for url in urls[:1]:
+        host = urllib.parse.urlsplit(url).netloc
+        try:
+            request = urllib.request.Request(f"{urllib.parse.urlsplit(url).scheme}://{host}/", method="HEAD")
+            urllib.request.urlopen(request, timeout=_CONNECTION_TIMEOUT_S).close()
+        except urllib.error.HTTPError:
+            # It answers.
+            continue
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise ConnectionError(f"{missing}, and {host} cannot be reached ({reason}): {elsewhere}") from error
