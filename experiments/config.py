@@ -36,13 +36,19 @@ def settings_from_config(config: ConfigDict) -> Settings:
     network_spec(config.get("network"))
     declared = base_config(config.network)
     _require_phase_names(config, declared)
+    # Phases can be left out.
+    declared.phases = ConfigDict({name: phase for name, phase in declared.phases.items() if name in config.phases})
     _require_names(config, declared)
     flip = config.data.flip
     if type(flip) is not bool:
         refuse("data.flip", flip, "True or False")
     given = {
         **{field.name: config[field.name] for field in dataclasses.fields(Settings)},
-        "phases": [dataclasses.replace(phase, **config.phases[phase.key]) for phase in paper_phases(config.network)],
+        "phases": [
+            dataclasses.replace(phase, **config.phases[phase.key])
+            for phase in paper_phases(config.network)
+            if phase.key in config.phases
+        ],
         "data": {field.name: config.data[field.name] for field in dataclasses.fields(DataSettings)},
         "recipe": {
             **config.recipe,
@@ -63,11 +69,11 @@ def _require_phase_names(config: ConfigDict, declared: ConfigDict) -> None:
     if not isinstance(phases, ConfigDict):
         refuse("phases", phases, "a ConfigDict")
     unknown = [str(name) for name in phases if name not in declared.phases]
-    if unknown or len(phases) < len(declared.phases):
-        hint = did_you_mean(unknown[0], declared.phases) if unknown else ""
+    if unknown:
         raise ValueError(
             f"phases={', '.join(map(str, phases))} do not belong to network={config.network!r}, "
-            f"which goes through {', '.join(phase.key for phase in paper_phases(config.network))}{hint}"
+            f"which goes through {', '.join(phase.key for phase in paper_phases(config.network))}"
+            f"{did_you_mean(unknown[0], declared.phases)}"
         )
 
 

@@ -18,7 +18,7 @@ from ofav2_jax.report.page import write_report
 from ofav2_jax.report.paper import COLUMNS
 from ofav2_jax.report.records import EpochRecord
 from ofav2_jax.run.reporter import StepProgress
-from ofav2_jax.settings.phases import Phase, unlocked_values
+from ofav2_jax.settings.phases import Phase, paper_phases, unlocked_values
 from ofav2_jax.settings.settings import Settings
 
 
@@ -47,6 +47,10 @@ def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Seq
             f"{phase.name:<12}{epochs:>8}{phase.total_epochs * per_epoch:>9,}{phase.learning_rate:>10.2g}"
             f"{phase.num_subnets or 'full':>9}{tested * len(settings.resolutions):>8,}"
         )
+    kept = {phase.name for phase in settings.phases}
+    missing = [phase.name for phase in paper_phases(settings.network) if phase.name not in kept]
+    if missing:
+        print(f"left out     {', '.join(missing)}")
     print(flush=True)
 
 

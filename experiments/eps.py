@@ -101,27 +101,28 @@ def _prepare(arguments: Arguments, resume: Sequence[str]) -> tuple[Run | None, P
 
 def _execute(run: Run, workdir: Path, resume: Sequence[str], is_one_of_several: bool) -> int:
     """Trains and evaluates; returns the exit status."""
-    signals = StopSignals(run, resume)
-    try:
-        results = run.execute()
-    except StoppedError:
-        return signals.leave()
-    except NonFiniteLossError as error:
-        return _fail_together(error, _FAILED)
-    except (CorruptCheckpointError, OSError) as error:
-        return _fail(error, _FAILED)
-    except (jax.errors.JaxRuntimeError, processes.LostProcessError) as error:
-        if signals.are_leaving:
-            # The others are gone, as agreed, in the middle of what all of them did.
+    with StopSignals(run, resume) as signals:
+        try:
+            results = run.execute()
+        except StoppedError:
             return signals.leave()
-        if not is_one_of_several:
-            raise
-        reason = str(error).splitlines()[0]
-        lost = error if isinstance(error, processes.LostProcessError) else RuntimeError(_LOST.format(reason))
-        return _fail(lost, _FAILED)
+        except NonFiniteLossError as error:
+            return _fail_together(error, _FAILED)
+        except (CorruptCheckpointError, OSError) as error:
+            return _fail(error, _FAILED)
+        except (jax.errors.JaxRuntimeError, processes.LostProcessError) as error:
+            if signals.are_leaving:
+                # The others are gone, as agreed, in the middle of what all of them did.
+                return signals.leave()
+            if not is_one_of_several:
+                raise
+            reason = str(error).splitlines()[0]
+            lost = error if isinstance(error, processes.LostProcessError) else RuntimeError(_LOST.format(reason))
+            return _fail(lost, _FAILED)
     if processes.is_first():
         print_results(run.settings, results, workdir)
         rebuild_report(workdir)
+    processes.leave_together()
     return 0
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ofav2_jax import files
-from ofav2_jax.data.dataset import Dataset, fingerprint
 from ofav2_jax.run import checkpoint
 from ofav2_jax.run.run_directory import RunDirectory
 from ofav2_jax.runtime import processes
@@ -22,18 +21,18 @@ class Store:
     Args:
         workdir: the directory; created.
         settings: the run's settings.
-        dataset: the run's data set.
+        data: the fingerprint of the run's data, see `data.dataset.fingerprint`.
 
     Raises:
         DifferentRunError, DirectoryInUseError: see `RunDirectory.claim`.
     """
 
-    def __init__(self, workdir: Path, settings: Settings, dataset: Dataset):
+    def __init__(self, workdir: Path, settings: Settings, data: dict[str, Any]):
         self._phases = settings.phases
         self._directory = RunDirectory(workdir)
         self._checkpoints: checkpoint.RunState | None = None
         if processes.is_first():
-            self._directory.claim(settings, fingerprint(dataset))
+            self._directory.claim(settings, data)
             self._checkpoints = checkpoint.RunState(workdir / files.STATE)
 
     # --- checkpoints -------------------------------------------------------------------------------------------

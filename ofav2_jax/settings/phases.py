@@ -109,6 +109,20 @@ def unlocked_values(phases: Sequence[Phase], index: int) -> dict[str, tuple[int,
     return {name: tuple(sorted(values, reverse=True)) for name, values in unlocked.items()}
 
 
+def sorting(phases: Sequence[Phase], index: int) -> int:
+    """How channels are sorted before a phase: the argument `width_phase` of `sort_channels`; 0: not at all.
+
+    The first width phase of a run sorts all of them, also if it is not the first one of Table III.
+
+    Args:
+        phases: the phases of the run, in order.
+        index: the phase's index, from 0; `len(phases)` at the run's end.
+    """
+    if index == len(phases) or not phases[index].width_phase:
+        return 0
+    return sum(phase.width_phase > 0 for phase in phases[: index + 1])
+
+
 def learning_rate(phase: Phase, step: int, steps_per_epoch: int, warmup_learning_rate: float | None = None) -> float:
     """Learning rate of one step of a phase: a linear warm-up, then a cosine to 0, both per iteration.
 

@@ -55,8 +55,8 @@ class Settings:
     Attributes:
         name: the run's name, printable; the run's directory is runs/<name>.
         network: a name of Table II.
-        phases: the phases that Table III has for the network, in its order. Their learning rates, epochs and numbers
-            of subnets are free.
+        phases: the phases that Table III has for the network, in its order; all of them, or phase full and some of the
+            others. Their learning rates, epochs and numbers of subnets are free.
         width_multiplier: factor of all channel counts, > 0; the paper's are 1.0 and 1.2.
         seed: seed of every random draw (initialisation, splits, order, crops, subnets, dropout), an int >= 0 and
             < 2**32.
@@ -146,10 +146,16 @@ class Settings:
         def identity(phase):
             return phase.name, phase.unlocks, phase.values, phase.width_phase
 
-        wanted = paper_phases(self.network)
-        if list(map(identity, self.phases)) != list(map(identity, wanted)):
-            names, allowed = (", ".join(phase.name for phase in phases) for phases in (self.phases, wanted))
-            raise ValueError(f"phases={names} is not allowed: {self.network} goes through {allowed}, in this order")
+        if not isinstance(self.phases, tuple) or not all(isinstance(phase, Phase) for phase in self.phases):
+            refuse("phases", self.phases, "a tuple of Phases")
+        wanted = list(map(identity, paper_phases(self.network)))
+        ours = list(map(identity, self.phases))
+        if not ours or ours[0] != wanted[0] or ours != [each for each in wanted if each in ours]:
+            names, allowed = (", ".join(name for name, *_ in phases) for phases in (ours, wanted))
+            raise ValueError(
+                f"phases={names} is not allowed: {self.network} goes through {allowed}, in this order; all but "
+                f"{wanted[0][0]} can be left out"
+            )
         if self.engine == "static":
             for index, phase in enumerate(self.phases):
                 # This engine draws uniform subnets only, of which there can be fewer than a step samples.
