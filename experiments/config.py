@@ -1,11 +1,13 @@
 """From a config to the settings and the data set that the library takes."""
 
 import dataclasses
+import re
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs.common import base_config
+from ofav2_jax import files
 from ofav2_jax.checks import did_you_mean, refuse, require_range, require_text
 from ofav2_jax.data.dataset import Dataset, Request
 from ofav2_jax.data.sources import DIGITS, require_allowed
@@ -97,6 +99,7 @@ def _require_data(config: ConfigDict, settings: Settings) -> None:
     for field in ("archive", "data_dir"):
         if data[field] is not None:
             require_text(f"data.{field}", data[field])
+            files.local_path(f"data.{field}", data[field])
     request = Request(data.dataset, settings.seed, data.base_resolution, data.num_classes, data.data_dir, data.archive)
     require_allowed(request)
     # The digits are trained on enlarged: there is nothing larger to read. Other images are brought to the base
@@ -108,10 +111,12 @@ def _require_data(config: ConfigDict, settings: Settings) -> None:
 
 
 def _exit_weights(weights: Any) -> Any:
-    """Weights of the exits as a scheme or a tuple; on a command line numbers are text with commas between them."""
+    """Weights of the exits as a scheme or a tuple; on a command line numbers are text, in parentheses or without."""
     if isinstance(weights, str) and "," in weights:
+        numbers = re.fullmatch(r"[(\[]?(.*?),?\s*[)\]]?", weights.strip(), re.DOTALL)
+        assert numbers is not None
         try:
-            return tuple(float(weight) for weight in weights.split(","))
+            return tuple(float(weight) for weight in numbers[1].split(","))
         except ValueError:
             refuse("recipe.exit_weights", weights, "a scheme, or numbers with commas between them")
     return weights

@@ -137,7 +137,10 @@ def open_run(
     Raises:
         ValueError: if `directory` is not a run's directory; names the file and the reason.
     """
-    path = Path(directory).expanduser()
+    path = files.local_path("directory", directory)
+    for name, value in (("data_dir", data_dir), ("archive", archive)):
+        if value is not None:
+            files.local_path(name, value)
     file = path / files.SETTINGS
     if not file.is_file():
         raise ValueError(f"{path} is not a run directory: there is no {files.SETTINGS} in it")

@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ofav2_jax import files
+from ofav2_jax.checks import require_range
 from ofav2_jax.data.dataset import Dataset, fingerprint
 from ofav2_jax.evaluate.evaluator import summary, uniform_scores
 from ofav2_jax.model.packing import Params
@@ -48,7 +50,7 @@ class Run:
             processes the first one decides for all.
 
     Raises:
-        ValueError: see `assembly.require_fit`.
+        ValueError: see `assembly.require_fit`; for a workdir that is not local, or a number that is out of range.
         DifferentRunError, DirectoryInUseError: see `RunDirectory.claim`.
     """
 
@@ -61,12 +63,14 @@ class Run:
         reporter: Reporter | None = None,
         checkpoint_every_s: float = 60.0,
     ):
+        path = files.local_path("workdir", workdir)
+        require_range("checkpoint_every_s", checkpoint_every_s, 0)
         self._parts = assemble(settings, dataset, devices)
         self.settings = settings = self._parts.settings
         identity = fingerprint(dataset)
         processes.require_same("settings", settings.as_json())
         processes.require_same("data", identity)
-        self._store = Store(Path(workdir).expanduser(), settings, identity)
+        self._store = Store(path, settings, identity)
         self._reporter = reporter or Silent()
         self._checkpoint_every_s = checkpoint_every_s
         self._devices = self._parts.devices
@@ -97,7 +101,7 @@ class Run:
         """Trains and evaluates every phase that is left.
 
         Returns:
-            The content of `results.json`.
+            The content of `results.json`, which a run that was finished already leaves as it is.
 
         Raises:
             NonFiniteLossError: naming phase, step and the last checkpoint.
@@ -107,6 +111,7 @@ class Run:
         phases = self.settings.phases
         try:
             progress = self._resume()
+            is_finished = progress.phase == len(phases)
             while progress.phase < len(phases):
                 self._reporter.phase_started(progress.phase, phases[progress.phase])
                 self._train_phase(progress)
@@ -115,6 +120,8 @@ class Run:
                 progress = self._start(progress.phase + 1, self._unpack(progress.best))
                 self._save(progress)
             self._store.wait()
+            if is_finished and (results := self._store.results()) is not None:
+                return results
             seconds = {kind: round(seconds, 1) for kind, seconds in self._seconds.items()}
             further = {"compiled_programs": len(self._parts.programs), "seconds": seconds}
             return self._store.save_results(self.settings.name, self._unpack(progress.best), further)

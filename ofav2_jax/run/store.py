@@ -3,6 +3,7 @@
 If there are several processes, the first one reads and writes, and broadcasts to the others what they need.
 """
 
+import contextlib
 import functools
 import logging
 from pathlib import Path
@@ -112,6 +113,15 @@ class Store:
             return results
 
         return processes.broadcast(write)
+
+    def results(self) -> dict[str, Any] | None:
+        """The content of `results.json`; None if it was not written yet, or cannot be read."""
+
+        def read():
+            with contextlib.suppress(ValueError):
+                return files.read_json(self._directory.path / files.RESULTS, ("name", "phases", "params_sha256"))
+
+        return processes.broadcast(read)
 
     # --- measurements ------------------------------------------------------------------------------------------
 

@@ -40,11 +40,11 @@ def ensemble_weights(scheme: str | Sequence[float], num_exits: int) -> tuple[np.
 
     Args:
         scheme: a scheme of `exit_weights`, used for both; or "mix", desc for the losses and asc for the outputs;
-            or the numbers themselves, first exit first, used for both.
+            or numbers, first exit first, used for both; they are divided by their sum.
         num_exits: n; a single-exit network has 1.
 
     Returns:
-        Weights of the losses and weights of the outputs, each float32 [n].
+        Weights of the losses and weights of the outputs, each float32 [n]; each add up to 1.
 
     Raises:
         ValueError: for an unknown scheme, or numbers that are negative, not finite, too few or too many.
@@ -61,5 +61,6 @@ def ensemble_weights(scheme: str | Sequence[float], num_exits: int) -> tuple[np.
         allowed = isinstance(scheme, Sequence) and all(is_number(weight) and weight >= 0 for weight in scheme)
         if not allowed or not 0 < sum(map(float, scheme)) <= _FLOAT32_MAX or num_exits not in (1, len(scheme)):
             raise ValueError(f"exit_weights={scheme!r} is not allowed: give {num_exits} numbers >= 0, not all 0")
-        weights = np.asarray(scheme if num_exits > 1 else (1,), np.float32)
+        numbers = np.asarray(scheme if num_exits > 1 else (1,), np.float64)
+        weights = (numbers / numbers.sum()).astype(np.float32)
     return weights, weights

@@ -32,8 +32,8 @@ class Recipe:
         label_smoothing: share of the label that is spread evenly over all classes, in [0, 1).
         kd_ratio: weight of the distillation loss, which is added to the cross-entropy, >= 0.
         distillation: how a subnet learns from the teacher, a name of `train.losses.DISTILLATIONS`.
-        exit_weights: weights of the five exits: "desc", "asc", "unif", "mix", or numbers, first exit first; see
-            `exit_weights.ensemble_weights`.
+        exit_weights: weights of the five exits: "desc", "asc", "unif", "mix", or numbers, first exit first, which are
+            divided by their sum; see `exit_weights.ensemble_weights`.
         dropout_full, dropout_rate: dropout rates in phase full and in all other phases, in [0, 1).
         momentum: Nesterov momentum of SGD, in [0, 1).
         weight_decay: weight decay of all parameters but BN parameters and biases, >= 0.
