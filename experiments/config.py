@@ -7,8 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.common import base_config
-from ofav2_jax import files
-from ofav2_jax.checks import did_you_mean, refuse, require_range, require_text
+from ofav2_jax.checks import did_you_mean, local_path, refuse, require_range, require_text
 from ofav2_jax.data.dataset import Dataset, Request
 from ofav2_jax.data.sources import DIGITS, require_allowed
 from ofav2_jax.model.network import network_spec
@@ -99,7 +98,7 @@ def _require_data(config: ConfigDict, settings: Settings) -> None:
     for field in ("archive", "data_dir"):
         if data[field] is not None:
             require_text(f"data.{field}", data[field])
-            files.local_path(f"data.{field}", data[field])
+            local_path(f"data.{field}", data[field])
     request = Request(data.dataset, settings.seed, data.base_resolution, data.num_classes, data.data_dir, data.archive)
     require_allowed(request)
     # The digits are trained on enlarged: there is nothing larger to read. Other images are brought to the base

@@ -17,8 +17,7 @@ from typing import NoReturn
 
 import jax
 
-from ofav2_jax import files
-from ofav2_jax.checks import refuse
+from ofav2_jax.checks import local_path, refuse
 from ofav2_jax.run.assembly import require_divisible, require_fit
 from ofav2_jax.run.checkpoint import CorruptCheckpointError
 from ofav2_jax.run.reporter import Reporter, Silent
@@ -81,7 +80,7 @@ def _prepare(arguments: Arguments, resume: Sequence[str]) -> tuple[Run | None, P
     # Everything that can be refused without the data, which may have to be downloaded.
     require_divisible(settings, len(devices))
     given = _default_workdir(settings.name) if arguments.workdir is None else arguments.workdir
-    workdir = files.local_path("workdir", given)
+    workdir = local_path("workdir", given)
     if first:
         _require_writable(workdir)
         RunDirectory(workdir).check(settings)

@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ofav2_jax import files
+from ofav2_jax.checks import local_path
 from ofav2_jax.report.page import write_report
 
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     parser = argparse.ArgumentParser(prog=program, description="Rebuilds the page of a run.")
     parser.add_argument("run", metavar="RUN", help="a run directory, for instance runs/ee_d")
     try:
-        print(write_report(files.local_path("RUN", parser.parse_args(argv).run)))
+        print(write_report(local_path("RUN", parser.parse_args(argv).run)))
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

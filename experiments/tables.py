@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from ofav2_jax import files
+from ofav2_jax.checks import local_path
 from ofav2_jax.report.records import read_run
 from ofav2_jax.report.tables import as_csv, as_markdown, as_text, build_tables
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     runs = []
     for directory in arguments.runs:
         try:
-            runs.append(read_run(files.local_path("RUN", directory)))
+            runs.append(read_run(local_path("RUN", directory)))
         except (ValueError, OSError) as error:
             _complain("skipped", error)
     if not runs:
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
         return 2
     tables = build_tables(runs)
     try:
-        out = files.local_path("out", arguments.out)
+        out = local_path("out", arguments.out)
         written = {kind: out / f"tables.{kind}" for kind in ("md", "csv", "json")}
         files.write_text(written["md"], as_markdown(tables))
         files.write_text(written["csv"], as_csv(tables))

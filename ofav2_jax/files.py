@@ -1,12 +1,8 @@
-"""Names of the files in a run's directory, paths as users write them, and writing files that are never half there."""
+"""Names of the files in a run's directory, and writing a file so that no reader ever finds half of it."""
 
 import json
-import os
-import re
 from pathlib import Path
 from typing import Any
-
-from ofav2_jax.checks import refuse
 
 SETTINGS = "settings.json"
 DATA = "data.json"
@@ -33,31 +29,6 @@ def phase_directory(workdir: Path, index: int, name: str) -> Path:
         name: the phase's name.
     """
     return workdir / "phases" / f"{index:02d}-{name}"
-
-
-def local_path(field: str, value: Any) -> Path:
-    """A path as a user writes it, with `~` expanded.
-
-    Args:
-        field: what the path is, for the error message.
-        value: a str or a path.
-
-    Raises:
-        ValueError: if it is no path of a local file system, for instance `gs://bucket/run`, or if there is no home
-            directory to put in the place of `~`.
-    """
-    if not isinstance(value, str | os.PathLike):
-        refuse(field, value, "a path")
-    text = os.fspath(value)
-    if not isinstance(text, str) or not text or "\0" in text:
-        refuse(field, value, "a path that is not empty")
-    # A `Path` has made one slash of two.
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
-        refuse(field, text, "a path of a local file system, on which a bucket can be mounted")
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        refuse(field, text, "a path without '~', because no home directory is known here")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,7 +22,7 @@ from ofav2_jax.model.cost import count
 from ofav2_jax.model.network import CHOICES
 from ofav2_jax.model.packing import Params
 from ofav2_jax.model.space import SearchSpace
-from ofav2_jax.model.subnet import Subnet
+from ofav2_jax.model.subnet import ENSEMBLE, Subnet
 from ofav2_jax.model.supernet import SuperNet
 from ofav2_jax.ops.backend import one_at_a_time
 from ofav2_jax.ops.ensemble import weighted_sum
@@ -32,7 +32,6 @@ from ofav2_jax.runtime.sharding import AXIS
 from ofav2_jax.settings.exit_weights import ensemble_weights
 from ofav2_jax.settings.settings import Settings
 
-ENSEMBLE = "ensemble"
 _MAX_HEIGHT = CHOICES["height"].values[0]
 
 
@@ -58,11 +57,7 @@ class Score:
 
     def as_json(self) -> dict[str, object]:
         """A flat record; a choice with the same value in the whole network is one number."""
-
-        def short(values):
-            return values if isinstance(values, int) else values[0] if len(set(values)) == 1 else list(values)
-
-        choices = {name: short(getattr(self.subnet, name)) for name in CHOICES}
+        choices: dict[str, object] = {**self.subnet.as_json()}
         if self.ensemble:
             choices["height"] = ENSEMBLE
         measured = {name: getattr(self, name) for name in ("top1", "top5", "macs", "params")}

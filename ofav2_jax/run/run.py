@@ -12,8 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ofav2_jax import files
-from ofav2_jax.checks import require_range
+from ofav2_jax.checks import local_path, require_range
 from ofav2_jax.data.dataset import Dataset, fingerprint
 from ofav2_jax.evaluate.evaluator import summary, uniform_scores
 from ofav2_jax.model.packing import Params
@@ -63,7 +62,7 @@ class Run:
         reporter: Reporter | None = None,
         checkpoint_every_s: float = 60.0,
     ):
-        path = files.local_path("workdir", workdir)
+        path = local_path("workdir", workdir)
         require_range("checkpoint_every_s", checkpoint_every_s, 0)
         self._parts = assemble(settings, dataset, devices)
         self.settings = settings = self._parts.settings

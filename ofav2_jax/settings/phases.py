@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from ofav2_jax.checks import is_number, refuse
+from ofav2_jax.checks import is_number, make_plain, refuse
 from ofav2_jax.model.network import CHOICES, network_spec
 
 
@@ -36,6 +36,8 @@ class Phase:
     width_phase: int = 0
 
     def __post_init__(self):
+        make_plain(self)
+
         def refuse_field(name, allowed):
             refuse(f"phases.{self.key}.{name}", getattr(self, name), allowed)
 

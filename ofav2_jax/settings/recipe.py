@@ -50,6 +50,10 @@ class Recipe:
     weight_decay: float = 3e-5
     augmentation: Augmentation = Augmentation()
 
+    def __post_init__(self):
+        if isinstance(self.exit_weights, list) or hasattr(self.exit_weights, "tolist"):
+            object.__setattr__(self, "exit_weights", tuple(self.exit_weights))
+
     def require_valid(self, num_exits: int) -> None:
         """Refuses values that are not allowed.
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from ofav2_jax.checks import is_number, refuse, require_among, require_positive, require_range, require_text
+from ofav2_jax.checks import is_number, make_plain, refuse, require_among, require_positive, require_range, require_text
 from ofav2_jax.model.network import network_spec
 from ofav2_jax.settings.phases import Phase, paper_phases, unlocked_values
 from ofav2_jax.settings.recipe import Evaluation, Recipe
@@ -109,6 +109,7 @@ class Settings:
         return cls(**{"name": network, "network": network, "phases": paper_phases(network), **changes})
 
     def __post_init__(self):
+        make_plain(self)
         require_text("name", self.name)
         spec = network_spec(self.network)
         if not is_number(self.width_multiplier) or self.width_multiplier <= 0:
@@ -126,6 +127,7 @@ class Settings:
         for field, kind in (("data", DataSettings), ("recipe", Recipe), ("evaluation", Evaluation)):
             if not isinstance(getattr(self, field), kind):
                 refuse(field, getattr(self, field), f"a {kind.__name__}")
+            make_plain(getattr(self, field))
         self.data.require_valid()
         self._require_phases()
         self.recipe.require_valid(num_exits=5 if spec.early_exits else 1)
