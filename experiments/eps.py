@@ -30,6 +30,7 @@ from ofav2_jax.train.epoch import NonFiniteLossError
 from .arguments import Arguments, read_arguments
 from .config import load_dataset, settings_from_config
 from .console import Console, print_plan, print_results, rebuild_report
+from .output import print_anything
 from .shipped import shipped_configs
 from .stopping import StopSignals
 
@@ -197,6 +198,7 @@ def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
 
 def launch(argv: list[str], program: str = _PROGRAM) -> NoReturn:
     """Runs an experiment as the whole of this process, see `main`."""
+    print_anything()
     # Orbax logs, with pages of its stack, the errors that it raises; and leaves reads of damaged files behind that end
     # after what waited for them, and whose errors asyncio then reports.
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from ofav2_jax.checks import local_path
 from ofav2_jax.report.page import write_report
 
+from .output import print_anything
+
 
 def command(arguments: Sequence[str], program: str) -> int:
     """See `commands.Command`."""
@@ -27,6 +29,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     Returns:
         The exit status: 0, or 2 if the directory cannot be read or the page not be written.
     """
+    print_anything()
     parser = argparse.ArgumentParser(prog=program, description="Rebuilds the page of a run.")
     parser.add_argument("run", metavar="RUN", help="a run directory, for instance runs/ee_d")
     try:

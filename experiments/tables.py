@@ -15,6 +15,8 @@ from ofav2_jax.checks import local_path
 from ofav2_jax.report.records import read_run
 from ofav2_jax.report.tables import as_csv, as_markdown, as_text, build_tables
 
+from .output import print_anything
+
 
 def command(arguments: Sequence[str], program: str) -> int:
     """See `commands.Command`."""
@@ -31,6 +33,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     Returns:
         The exit status: 0, or 2 if no run could be read or the files could not be written.
     """
+    print_anything()
     parser = argparse.ArgumentParser(prog=program, description="Tables IV and V from runs.")
     parser.add_argument("runs", metavar="RUN", nargs="+", help="a run directory")
     parser.add_argument("--out", metavar="DIR", default="tables", help="where to write; ./tables")

@@ -126,6 +126,13 @@ def test_a_closed_terminal_does_not_end_a_run(tmp_path, monkeypatch):
     console.phase_ended(0, {"name": "full", "subnets": [], "avg": 1.0, "best": 2.0})
 
 
+def test_the_plan_names_phases_that_are_left_out(tmp_path, capsys):
+    arguments = ["--config=configs/ofa_mbv3.py", "--config.network=ee_b", "--config.data.dataset=digits"]
+    arguments += ["--config.data.base_resolution=8", f"--workdir={tmp_path / 'run'}", "--dry_run"]
+    assert main(["eps", *arguments]) == 0
+    assert "\nleft out     height-1, height-2, height-3, height-4\n" in capsys.readouterr().out
+
+
 def test_help(capsys):
     assert main(["eps", "--help"]) == 0
     assert "--config=configs/quickstart.py" in capsys.readouterr().out

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ofav2_jax.checks import require_among
+from ofav2_jax.checks import plain, require_among
 from ofav2_jax.data import augment
 from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.evaluate.recalibrate import Recalibration
@@ -111,6 +111,7 @@ class Evaluator:
             ValueError: for a subnet that the network does not hold, a resolution that the run does not have, an
                 unknown split, or `subnets` that are a single Subnet or str.
         """
+        resolution = plain(resolution)
         subnets = self._required(subnets, resolution, split)
         params = self._programs.replicate(params)
         trunks = list(dict.fromkeys(dataclasses.replace(s, height=_MAX_HEIGHT) for s in subnets))
