@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 
+from ofav2_jax.checks import plain
 from ofav2_jax.model.network import NUM_STAGES, STAGES, Block, Channels, middle_width, squeeze_width
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.subnet import Subnet
@@ -48,6 +49,7 @@ def count(net: SuperNet, subnet: Subnet, resolution: int, all_exits: bool = Fals
     Raises:
         ValueError: if `resolution` is not a positive int, or for a subnet that `net` does not hold.
     """
+    resolution = plain(resolution)
     if type(resolution) is not int or resolution < 1:
         raise ValueError(f"resolution={resolution!r} is not allowed: it must be a positive int")
     SearchSpace(net).check(subnet)
