@@ -173,7 +173,9 @@ class OurTest:
 
 def machine() -> dict[str, Any]:
     """Where and when a figure was measured."""
-    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    cpu = [
+        line for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if line.startswith("model name")
+    ]
     return {
         "date": datetime.date.today().isoformat(),
         "device": f"{jax.devices()[0].device_kind} ({jax.default_backend()})",
@@ -195,4 +197,4 @@ def print_setting(results: dict[str, Any]) -> None:
 def write_json(path: str | None, results: dict[str, Any]) -> None:
     """Writes the figures to a file, if one is asked for."""
     if path:
-        Path(path).write_text(json.dumps(results, indent=1) + "\n")
+        Path(path).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

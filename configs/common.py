@@ -8,12 +8,13 @@ prints them.
 
 import dataclasses
 import math
+import types
 import typing
 from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
 from ofav2_jax.checks import did_you_mean
 from ofav2_jax.settings.settings import Settings
@@ -65,6 +66,14 @@ def parse_arguments(arg: str | None, parsers: dict[str, Callable[[str], Any]]) -
 _PHASE_FIELDS = ("learning_rate", "epochs", "warmup_epochs", "num_subnets")
 
 
+def optional_fields() -> set[str]:
+    """The names of the fields that can be None: `dtype`, `data.num_classes`, ..."""
+    config = base_config("ofa_mbv3")
+    sections = {name: value for name, value in config.items() if isinstance(value, ConfigDict)}
+    inside = {f"{name}.{field}" for name, section in sections.items() for field in section if section[field] is None}
+    return inside | {name for name in config if config[name] is None}
+
+
 def base_config(network: str) -> ConfigDict:
     """The paper's settings for a network of Table II, as `Settings.paper(network)` has and describes them.
 
@@ -89,7 +98,7 @@ def base_config(network: str) -> ConfigDict:
 
 
 def _section(values: Any, without: tuple[str, ...] = ("augmentation",)) -> ConfigDict:
-    """A dataclass as a ConfigDict; a field that is None has the type of its annotation."""
+    """A dataclass as a ConfigDict; a field that is None has the type of its annotation, one of several types any."""
     config, hints = ConfigDict(), typing.get_type_hints(type(values))
     for field in dataclasses.fields(values):
         value = getattr(values, field.name)
@@ -98,6 +107,8 @@ def _section(values: Any, without: tuple[str, ...] = ("augmentation",)) -> Confi
         if value is None:
             (kind,) = (each for each in typing.get_args(hints[field.name]) if each is not type(None))
             value = placeholder(typing.get_origin(kind) or kind)
+        elif len(typing.get_args(hints[field.name])) > 1 and isinstance(hints[field.name], types.UnionType):
+            value = FieldReference(value, field_type=object)
         config[field.name] = _section(value) if dataclasses.is_dataclass(value) else value
     return config
 

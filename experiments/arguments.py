@@ -12,6 +12,7 @@ from typing import NoReturn
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from configs.common import optional_fields
 from ofav2_jax.checks import did_you_mean, refuse, require_positive
 
 from .shipped import find_config, shipped_configs, similar_configs
@@ -118,12 +119,44 @@ def _set_fields(config: ConfigDict, fields: Sequence[str], arguments: Sequence[s
                 raise ValueError(f"--config.{match[1]} holds several fields: set one of {', '.join(inside)}")
             hint = did_you_mean(match[1], fields, "--config.{}".format)
             raise ValueError(f"--config.{match[1]} is unknown{hint}")
+    arguments, by_hand = _set_by_hand(config, fields, arguments)
     overrides = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", config, flag_values=overrides, sys_argv=list(arguments))
     overrides.set_gnu_getopt(True)
     rest = overrides(arguments)[1:]
     if rest:
         raise ValueError(f"argument {rest[0]!r} is not understood; arguments are written --name=value")
+    for name, value in by_hand.items():
+        *sections, field = name.split(".")
+        functools.reduce(ConfigDict.__getitem__, sections, config)[field] = value
+
+
+def _set_by_hand(
+    config: ConfigDict, fields: Sequence[str], arguments: Sequence[str]
+) -> tuple[list[str], dict[str, str | None]]:
+    """Takes out what ml_collections cannot read: None, and the values of fields that have one of several types.
+
+    Returns:
+        The other arguments, and the values of fields by name. Of several arguments for a field the last one counts.
+    """
+    optional, left = optional_fields(), []
+    values: dict[str, str | None] = {}
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        name, equals, text = re.sub("^--?config[.]", "", argument).partition("=")
+        is_ours = name in fields and argument.startswith("-")
+        if is_ours and (name in optional or _type_of(config, name) is object):
+            if not equals and waiting:
+                equals, text = "=", waiting.pop(0)
+            values.pop(name, None)
+            if equals and (text == "None" or name not in optional):
+                values[name] = None if name in optional else text
+            else:
+                left.append(f"{argument.partition('=')[0]}{equals}{text}")
+        else:
+            left.append(argument)
+    return left, values
 
 
 def _refuse_flag(name: str, known: Iterable[str]) -> NoReturn:

@@ -1,12 +1,13 @@
 """From a config to the settings and the data set that the library takes."""
 
 import dataclasses
+import re
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs.common import base_config
-from ofav2_jax.checks import did_you_mean, refuse, require_range, require_text
+from ofav2_jax.checks import did_you_mean, local_path, refuse, require_range, require_text
 from ofav2_jax.data.dataset import Dataset, Request
 from ofav2_jax.data.sources import DIGITS, require_allowed
 from ofav2_jax.model.network import network_spec
@@ -43,13 +44,19 @@ def settings_from_config(config: ConfigDict) -> Settings:
     network_spec(config.get("network"))
     declared = base_config(config.network)
     _require_phase_names(config, declared)
+    # Phases can be left out.
+    declared.phases = ConfigDict({name: phase for name, phase in declared.phases.items() if name in config.phases})
     _require_names(config, declared)
     flip = config.data.flip
     if type(flip) is not bool:
         refuse("data.flip", flip, "True or False")
     given = {
         **{field.name: config[field.name] for field in dataclasses.fields(Settings)},
-        "phases": [dataclasses.replace(phase, **config.phases[phase.key]) for phase in paper_phases(config.network)],
+        "phases": [
+            dataclasses.replace(phase, **config.phases[phase.key])
+            for phase in paper_phases(config.network)
+            if phase.key in config.phases
+        ],
         "data": {field.name: config.data[field.name] for field in dataclasses.fields(DataSettings)},
         "recipe": {
             **config.recipe,
@@ -70,11 +77,11 @@ def _require_phase_names(config: ConfigDict, declared: ConfigDict) -> None:
     if not isinstance(phases, ConfigDict):
         refuse("phases", phases, "a ConfigDict")
     unknown = [str(name) for name in phases if name not in declared.phases]
-    if unknown or len(phases) < len(declared.phases):
-        hint = did_you_mean(unknown[0], declared.phases) if unknown else ""
+    if unknown:
         raise ValueError(
             f"phases={', '.join(map(str, phases))} do not belong to network={config.network!r}, "
-            f"which goes through {', '.join(phase.key for phase in paper_phases(config.network))}{hint}"
+            f"which goes through {', '.join(phase.key for phase in paper_phases(config.network))}"
+            f"{did_you_mean(unknown[0], declared.phases)}"
         )
 
 
@@ -98,6 +105,7 @@ def _require_data(config: ConfigDict, settings: Settings) -> None:
     for field in ("archive", "data_dir"):
         if data[field] is not None:
             require_text(f"data.{field}", data[field])
+            local_path(f"data.{field}", data[field])
     require_allowed(
         Request(
             name=data.dataset,
@@ -120,10 +128,12 @@ def _require_data(config: ConfigDict, settings: Settings) -> None:
 
 
 def _exit_weights(weights: Any) -> Any:
-    """Weights of the exits as a scheme or a tuple; on a command line numbers are text with commas between them."""
+    """Weights of the exits as a scheme or a tuple; on a command line numbers are text, in parentheses or without."""
     if isinstance(weights, str) and "," in weights:
+        numbers = re.fullmatch(r"[(\[]?(.*?),?\s*[)\]]?", weights.strip(), re.DOTALL)
+        assert numbers is not None
         try:
-            return tuple(float(weight) for weight in weights.split(","))
+            return tuple(float(weight) for weight in numbers[1].split(","))
         except ValueError:
             refuse("recipe.exit_weights", weights, "a scheme, or numbers with commas between them")
     return weights

@@ -1,5 +1,6 @@
 """Prints a run: its plan before it starts, its progress, and its results at the end."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -20,7 +21,8 @@ from ofav2_jax.report.page import write_report
 from ofav2_jax.report.paper import COLUMNS
 from ofav2_jax.report.records import EpochRecord
 from ofav2_jax.run.reporter import StepProgress
-from ofav2_jax.settings.phases import Phase, unlocked_values
+from ofav2_jax.runtime.feed import must_stream
+from ofav2_jax.settings.phases import Phase, paper_phases, unlocked_values
 from ofav2_jax.settings.settings import Settings
 
 
@@ -34,6 +36,8 @@ def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Seq
     print(f"parameters   {num_parameters(net):,} (maximal subnet: {largest.params:,}, {largest.macs / 1e6:.1f} M MACs)")
     for line in data_lines(dataset):
         print(line)
+    if must_stream(dataset, devices):
+        print("             images stay on the host and are sent batch by batch")
     print(f"resolutions  {', '.join(map(str, settings.resolutions))}")
     print(f"engine       {settings.engine}; teacher {settings.teacher}; seed {settings.seed}; {settings.dtype}")
     print(f"devices      {len(devices)} x {devices[0].device_kind} ({devices[0].platform})")
@@ -50,6 +54,10 @@ def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Seq
             f"{phase.name:<12}{epochs:>8}{phase.total_epochs * per_epoch:>9,}{phase.learning_rate:>10.2g}"
             f"{phase.num_subnets or 'full':>9}{tested * len(settings.resolutions):>8,}"
         )
+    kept = {phase.name for phase in settings.phases}
+    missing = [phase.name for phase in paper_phases(settings.network) if phase.name not in kept]
+    if missing:
+        print(f"left out     {', '.join(missing)}")
     print(flush=True)
 
 
@@ -128,6 +136,8 @@ class DecodingProgress:
 
 # Drawing takes seconds. In a small run a phase is as short as that, and drawing after each would double its time.
 _REPORT_EVERY_S = 60
+# Goes back to the start of a terminal's line and clears it.
+_REWRITE = "\r\x1b[K"
 
 
 class Console:
@@ -144,6 +154,11 @@ class Console:
         self._drawn_at = 0.0
         self._remaining = ""
 
+    def _print(self, text: str, end: str = "\n") -> None:
+        # A terminal that is closed, or a pipe that nobody reads any more, must not end the run.
+        with contextlib.suppress(OSError):
+            print(f"{_REWRITE if self._terminal else ''}{text}", end=end, flush=True)
+
     def phase_started(self, index: int, phase: Phase) -> None:
         """See `reporter.Reporter`."""
 
@@ -152,39 +167,32 @@ class Console:
         self._remaining = _duration(progress.remaining_s)
         if self._terminal and time.monotonic() - self._drawn_at > 0.2:
             self._drawn_at = time.monotonic()
-            print(
-                f"\r\x1b[K{progress.phase_name} ({progress.phase + 1}/{progress.num_phases})  "
+            self._print(
+                f"{progress.phase_name} ({progress.phase + 1}/{progress.num_phases})  "
                 f"epoch {progress.epoch + 1}/{progress.num_epochs}  {progress.images_per_s:,.0f} images/s  "
                 f"loss {progress.loss:.3f}  rate {progress.learning_rate:.2g}  {self._remaining} left",
                 end="",
-                flush=True,
             )
 
     def epoch_ended(self, record: EpochRecord) -> None:
         """See `reporter.Reporter`."""
-        self._clear()
-        print(
+        self._print(
             f"{record.phase:<10} epoch {record.epoch:>3}  loss {record.loss:.3f}  "
             f"top-1 {record.train_top1:5.1f}  validation {record.validation_top1:5.1f}  "
-            f"rate {record.learning_rate:.2g}  {record.images_per_s:,.0f} images/s  {self._remaining} left",
-            flush=True,
+            f"rate {record.learning_rate:.2g}  {record.images_per_s:,.0f} images/s  "
+            f"{'' if record.images_waited is None else f'waiting for images {record.images_waited:.0f} %  '}"
+            f"{self._remaining} left"
         )
 
     def phase_ended(self, index: int, result: dict[str, Any]) -> None:
         """See `reporter.Reporter`."""
-        self._clear()
-        print(
+        self._print(
             f"{result['name']:<10} tested {len(result['subnets'])} subnets: "
-            f"avg {result['avg']:.2f}  best {result['best']:.2f}",
-            flush=True,
+            f"avg {result['avg']:.2f}  best {result['best']:.2f}"
         )
         if time.monotonic() - self._reported_at > _REPORT_EVERY_S:
             rebuild_report(self._workdir)
             self._reported_at = time.monotonic()
-
-    def _clear(self):
-        if self._terminal:
-            print("\r\x1b[K", end="")
 
 
 def _duration(seconds: float) -> str:

@@ -4,6 +4,7 @@ python -m experiments.eps --config=configs/quickstart.py    # in a clone
 ofav2 eps --config=quickstart                               # anywhere, where the package is installed
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -16,19 +17,20 @@ from typing import NoReturn
 
 import jax
 
-from ofav2_jax.checks import refuse
+from ofav2_jax.checks import local_path, refuse
 from ofav2_jax.run.assembly import require_divisible, require_fit
 from ofav2_jax.run.checkpoint import CorruptCheckpointError
 from ofav2_jax.run.reporter import Reporter, Silent
 from ofav2_jax.run.run import Run, StoppedError
 from ofav2_jax.run.run_directory import RunDirectory
-from ofav2_jax.run.run_info import write_run_info
+from ofav2_jax.run.run_info import require_readable_info, write_run_info
 from ofav2_jax.runtime import cpu, processes
 from ofav2_jax.train.epoch import NonFiniteLossError
 
 from .arguments import Arguments, read_arguments
 from .config import load_dataset, settings_from_config
 from .console import Console, print_plan, print_results, rebuild_report
+from .output import print_anything
 from .shipped import shipped_configs
 from .stopping import StopSignals
 
@@ -75,15 +77,15 @@ def main(argv: list[str], program: str = _PROGRAM) -> int:
 def _prepare(arguments: Arguments, resume: Sequence[str]) -> tuple[Run | None, Path]:
     """Prints the plan and claims the directory; for a dry run only the former."""
     config, first = arguments.config, processes.is_first()
-    if arguments.workdir == "":
-        raise ValueError("workdir='' is not allowed: name a directory")
     settings, devices = settings_from_config(config), jax.devices()
     # Everything that can be refused without the data, which may have to be downloaded.
     require_divisible(settings, len(devices))
-    workdir = Path(_default_workdir(settings.name) if arguments.workdir is None else arguments.workdir)
+    given = _default_workdir(settings.name) if arguments.workdir is None else arguments.workdir
+    workdir = local_path("workdir", given)
     if first:
-        _check_writable(workdir)
+        _require_writable(workdir)
         RunDirectory(workdir).check(settings)
+        require_readable_info(workdir)
     # Where processes share a disk, the first one downloads and decodes for all.
     dataset = processes.first_before_others(lambda: load_dataset(config, arguments.dry_run))
     require_fit(settings, dataset, len(devices))
@@ -93,6 +95,7 @@ def _prepare(arguments: Arguments, resume: Sequence[str]) -> tuple[Run | None, P
         return None, workdir
     _cache_programs()
     reporter: Reporter = Console(workdir) if first else Silent()
+    # Claims the directory, after everything else that can be refused.
     run = Run(settings, dataset, workdir, devices, reporter, config.checkpoint.every_s)
     if first:
         write_run_info(workdir, resume)
@@ -101,27 +104,29 @@ def _prepare(arguments: Arguments, resume: Sequence[str]) -> tuple[Run | None, P
 
 def _execute(run: Run, workdir: Path, resume: Sequence[str], is_one_of_several: bool) -> int:
     """Trains and evaluates; returns the exit status."""
-    signals = StopSignals(run, resume)
-    try:
-        results = run.execute()
-    except StoppedError:
-        return signals.leave()
-    except NonFiniteLossError as error:
-        return _fail_together(error, _FAILED)
-    except (CorruptCheckpointError, OSError) as error:
-        return _fail(error, _FAILED)
-    except (jax.errors.JaxRuntimeError, processes.LostProcessError) as error:
-        if signals.are_leaving:
-            # The others are gone, as agreed, in the middle of what all of them did.
+    with StopSignals(run, resume) as signals:
+        try:
+            results = run.execute()
+        except StoppedError:
             return signals.leave()
-        if not is_one_of_several:
-            raise
-        reason = str(error).splitlines()[0]
-        lost = error if isinstance(error, processes.LostProcessError) else RuntimeError(_LOST.format(reason))
-        return _fail(lost, _FAILED)
+        except NonFiniteLossError as error:
+            return _fail_together(error, _FAILED)
+        except (CorruptCheckpointError, OSError) as error:
+            return _fail(error, _FAILED)
+        except (jax.errors.JaxRuntimeError, processes.LostProcessError) as error:
+            if signals.are_leaving:
+                # The others are gone, as agreed, in the middle of what all of them did.
+                return signals.leave()
+            if not is_one_of_several:
+                raise
+            reason = str(error).splitlines()[0]
+            lost = error if isinstance(error, processes.LostProcessError) else RuntimeError(_LOST.format(reason))
+            return _fail(lost, _FAILED)
     if processes.is_first():
-        print_results(run.settings, results, workdir)
+        with contextlib.suppress(OSError):
+            print_results(run.settings, results, workdir)
         rebuild_report(workdir)
+    processes.leave_together()
     return 0
 
 
@@ -154,20 +159,35 @@ def _fail_together(error: Exception, status: int) -> int:
     return status
 
 
-def _check_writable(path: Path) -> None:
+def _require_writable(path: Path) -> None:
+    """Refuses a directory in which nothing can be written; leaves nothing behind."""
+    missing = [each for each in (path, *path.parents) if not os.path.lexists(each)]
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         refuse("workdir", str(path), f"a writable directory ({error.strerror})")
+    finally:
+        for each in missing:
+            with contextlib.suppress(OSError):
+                each.rmdir()
 
 
 def _cache_programs() -> None:
     """Keeps compiled programs between runs, in the user's cache directory unless JAX is told otherwise."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "ofav2_jax" / "xla"))
+    told = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    folder = Path(told or os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        if told is None:
+            folder = folder.expanduser() / "ofav2_jax" / "xla"
+        if told is None or told.startswith("~"):
+            jax.config.update("jax_compilation_cache_dir", str(folder.expanduser()))
+    except RuntimeError:
+        logging.warning(
+            "compiled programs are not kept for later runs, because no home directory is known: set "
+            "JAX_COMPILATION_CACHE_DIR, XDG_CACHE_HOME or HOME to keep them"
+        )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
@@ -178,6 +198,7 @@ def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
 
 def launch(argv: list[str], program: str = _PROGRAM) -> NoReturn:
     """Runs an experiment as the whole of this process, see `main`."""
+    print_anything()
     # Orbax logs, with pages of its stack, the errors that it raises; and leaves reads of damaged files behind that end
     # after what waited for them, and whose errors asyncio then reports.
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
@@ -188,8 +209,12 @@ def launch(argv: list[str], program: str = _PROGRAM) -> NoReturn:
     except Exception:
         traceback.print_exc()
         status = _FAILED
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # Nobody reads it any more; Python would try once more, and exit with a status of its own.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     if status and jax.distributed.is_initialized():
         # Without waiting for the other processes at the exit: that is how they learn of it.
         os._exit(status)

@@ -7,9 +7,11 @@ ofav2 report RUN                    # anywhere, where the package is installed
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from ofav2_jax.checks import local_path
 from ofav2_jax.report.page import write_report
+
+from .output import print_anything
 
 
 def command(arguments: Sequence[str], program: str) -> int:
@@ -27,10 +29,11 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     Returns:
         The exit status: 0, or 2 if the directory cannot be read or the page not be written.
     """
+    print_anything()
     parser = argparse.ArgumentParser(prog=program, description="Rebuilds the page of a run.")
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, for instance runs/ee_d")
+    parser.add_argument("run", metavar="RUN", help="a run directory, for instance runs/ee_d")
     try:
-        print(write_report(parser.parse_args(argv).run))
+        print(write_report(local_path("RUN", parser.parse_args(argv).run)))
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

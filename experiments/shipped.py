@@ -1,6 +1,7 @@
 """Finds the configs that come with the package, from any working directory."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -24,8 +25,9 @@ def find_config(path: str) -> Path | None:
     Returns:
         The file; None if there is neither a file nor a shipped config of this name.
     """
-    if Path(path).is_file():
-        return Path(path)
+    file = Path(os.path.expanduser(path))
+    if file.is_file():
+        return file
     name = Path(path).stem if Path(path) == Path("configs", f"{Path(path).stem}.py") else path
     return shipped_configs().get(name)
 

@@ -9,11 +9,13 @@ Files and directories among the arguments that are no runs are named on stderr a
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from ofav2_jax import files
+from ofav2_jax.checks import local_path
 from ofav2_jax.report.records import read_run
 from ofav2_jax.report.tables import as_csv, as_markdown, as_text, build_tables
+
+from .output import print_anything
 
 
 def command(arguments: Sequence[str], program: str) -> int:
@@ -31,26 +33,28 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     Returns:
         The exit status: 0, or 2 if no run could be read or the files could not be written.
     """
+    print_anything()
     parser = argparse.ArgumentParser(prog=program, description="Tables IV and V from runs.")
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run directory")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("tables"), help="where to write; ./tables")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run directory")
+    parser.add_argument("--out", metavar="DIR", default="tables", help="where to write; ./tables")
     arguments = parser.parse_args(argv)
     runs = []
     for directory in arguments.runs:
         try:
-            runs.append(read_run(directory))
+            runs.append(read_run(local_path("RUN", directory)))
         except (ValueError, OSError) as error:
             _complain("skipped", error)
     if not runs:
         _complain("error", "none of the arguments is a run directory that can be read")
         return 2
     tables = build_tables(runs)
-    written = {kind: arguments.out / f"tables.{kind}" for kind in ("md", "csv", "json")}
     try:
+        out = local_path("out", arguments.out)
+        written = {kind: out / f"tables.{kind}" for kind in ("md", "csv", "json")}
         files.write_text(written["md"], as_markdown(tables))
         files.write_text(written["csv"], as_csv(tables))
         files.write_json(written["json"], {"tables": tables})
-    except OSError as error:
+    except (ValueError, OSError) as error:
         _complain("error", error)
         return 2
     print(as_text(tables))

@@ -1,9 +1,15 @@
 """Validation whose errors name the field, the value, what is allowed, and the name that was probably meant."""
 
+import contextlib
+import dataclasses
 import difflib
 import math
+import numbers
+import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
 
 
@@ -25,6 +31,30 @@ def did_you_mean(name: str, choices: Iterable[str], spelling: Callable[[str], st
 def refuse(field: str, value: Any, allowed: str) -> NoReturn:
     """Raises the ValueError of a field whose value is not allowed."""
     raise ValueError(f"{field}={value!r} is not allowed: it must be {allowed}")
+
+
+def plain(value: Any) -> Any:
+    """Python's own int or float for a number of NumPy or JAX, in tuples too; everything else as it is.
+
+    The numbers in settings and subnets have to be hashed, written as JSON, and look the same wherever they are shown.
+    """
+    if isinstance(value, tuple) and type(value) is tuple:
+        return tuple(map(plain, value))
+    if hasattr(value, "ndim") and value.ndim == 0:
+        # A traced number has no value yet.
+        with contextlib.suppress(TypeError):
+            return value.item()
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
+
+
+def make_plain(instance: Any) -> None:
+    """Makes the fields of a frozen dataclass that is being constructed `plain`."""
+    for field in dataclasses.fields(instance):
+        object.__setattr__(instance, field.name, plain(getattr(instance, field.name)))
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -75,3 +105,28 @@ def require_fraction(field: str, value: Any) -> None:
     """Raises a ValueError unless `value` is a number above 0 and below 1."""
     if not is_number(value) or not 0 < value < 1:
         refuse(field, value, "a number > 0 and < 1")
+
+
+def local_path(field: str, value: Any) -> Path:
+    """A path as a user writes it, with `~` expanded.
+
+    Args:
+        field: what the path is, for the error message.
+        value: a str or a path.
+
+    Raises:
+        ValueError: if it is no path of a local file system, for instance `gs://bucket/run`, or if there is no home
+            directory to put in the place of `~`.
+    """
+    if not isinstance(value, str | os.PathLike):
+        refuse(field, value, "a path")
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text or "\0" in text:
+        refuse(field, value, "a path that is not empty")
+    # A `Path` has made one slash of two.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
+        refuse(field, text, "a path of a local file system, on which a bucket can be mounted")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        refuse(field, text, "a path without '~', because no home directory is known here")

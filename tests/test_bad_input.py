@@ -35,7 +35,7 @@ FILES = {
     "misspelt_section.py": "config.evalution = dict(batch_size=100)",
     "misspelt_phase.py": "config.phases['dept_1'] = dict(epochs=3)",
     "lacking_field.py": "del config.seed",
-    "lacking_phase.py": "del config.phases.depth_2",
+    "lacking_full.py": "del config.phases.full",
     "no_section.py": "del config.data\nconfig.data = 3",
     "no_network.py": "del config.network",
     "wrong_type.py": "config.batch_size = 'many'",
@@ -103,7 +103,7 @@ COMMAND_LINES = [
     (["--config=misspelt_section.py"], r"evalution is not a field of the config; did you mean 'evaluation'\?"),
     (["--config=misspelt_phase.py"], r"do not belong to network='ee_d', which .*; did you mean 'depth_1'\?"),
     (["--config=lacking_field.py"], "seed is missing in the config"),
-    (["--config=lacking_phase.py"], "phases=.* do not belong to network='ee_d', which goes through full, kernel"),
+    (["--config=lacking_full.py"], "phases=kernel, .* is not allowed: ee_d .* in this order; all but full can be left"),
     (["--config=no_section.py"], "data=3 is not allowed: it must be a ConfigDict of archive, base_resolution"),
     (["--config=no_network.py"], "network=None is unknown; choose one of ofa_mbv3"),
     (["--config=wrong_type.py"], "config='wrong_type.py' fails, line .*'batch_size'.* many"),
@@ -242,6 +242,14 @@ COMMAND_LINES = [
     ([QUICKSTART, "--config.batch_size=63"], not_allowed("batch_size", 63, "divisible by the 8 devices")),
     # --- directories
     ([QUICKSTART, "--workdir="], "workdir='' is not allowed"),
+    ([QUICKSTART, "--workdir=gs://bucket/run"], not_allowed("workdir", "'gs://bucket/run'", "a path of a local file")),
+    ([QUICKSTART, "--workdir=S3://bucket"], not_allowed("workdir", "'S3://bucket'", "a path of a local file system")),
+    (
+        [EE_D, "--config.data.archive=https://x/a.zip"],
+        "data.archive='https://x/a.zip' .* a path of a local file system",
+    ),
+    ([EE_D, "--config.data.data_dir=gs://sets"], not_allowed("data.data_dir", "'gs://sets'", "a path of a local file")),
+    ([QUICKSTART, "--workdir=~nobody_of_this_name/run"], "workdir='~nobody_of_this_name/run' .* a path without '~'"),
     ([QUICKSTART, "--workdir=misspelt.py/run"], "workdir='misspelt.py/run' is not allowed: it must be a writable"),
     ([QUICKSTART, "--workdir=misspelt.py"], "workdir='misspelt.py' is not allowed: it must be a writable directory"),
     # Nobody can write there, not even root.
@@ -322,8 +330,9 @@ def test_refused_by_tensorflow_datasets_without_the_images(arguments, message, r
 
 
 def test_only_the_data_say_how_large_a_batch_can_be(refuse, tmp_path):
-    line = refuse([QUICKSTART, f"--workdir={tmp_path / 'run'}", "--config.batch_size=5000"])
+    line = refuse([QUICKSTART, f"--workdir={tmp_path / 'new' / 'run'}", "--config.batch_size=5000"])
     assert line == "batch_size=5000 is not allowed: there are 1222 training images\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_read_only_file_system(refuse, tmp_path, monkeypatch):
@@ -340,6 +349,27 @@ def test_a_name_with_a_separator_needs_a_workdir():
     config = quickstart.get_config()
     config.name = "digits/first"
     assert settings_from_config(config).name == "digits/first"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config.evaluation.recalibration_images=50"],
+        ["--config.evaluation.recalibration_batch_size=5000"],
+        ["--config.batch_size=5000"],
+    ],
+)
+@pytest.mark.parametrize("dry_run", [[], ["--dry_run"]])
+def test_a_refused_run_claims_nothing(arguments, dry_run, refuse, tmp_path):
+    refuse([QUICKSTART, f"--workdir={tmp_path / 'new' / 'run'}", *arguments, *dry_run])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_cannot_record_how_it_goes_on_is_refused(refuse, tmp_path, monkeypatch):
+    monkeypatch.setattr(eps, "load_dataset", reading)
+    (tmp_path / "run.json").write_text("[]", encoding="utf-8")
+    assert "run.json cannot be read: it does not hold a JSON object" in refuse([QUICKSTART, f"--workdir={tmp_path}"])
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
 @pytest.mark.parametrize(
@@ -363,11 +393,10 @@ def test_refused_by_a_process_of_its_own(arguments, message):
 # --- phases in a wrong order, which no config can express: it has phases by name, without order ------------------
 
 
-@pytest.mark.parametrize("order", [(1, 0), (0, 2, 1), (0,), (0, 1, 1), ()])
+@pytest.mark.parametrize("order", [(1, 0), (0, 2, 1), (1, 2), (0, 1, 1), ()])
 def test_phases_out_of_order(order):
     settings = settings_from_config(base_config("ofa_mbv3"))
-    rest = settings.phases[max(order) + 1 :] if len(order) > 1 else ()
-    wrong = (*(settings.phases[index] for index in order), *rest)
+    wrong = tuple(settings.phases[index] for index in order)
     with pytest.raises(
         ValueError, match=r"phases=.* is not allowed: ofa_mbv3 goes through full, kernel, .* in this order"
     ):

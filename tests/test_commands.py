@@ -221,7 +221,7 @@ def test_folders_of_the_working_directory_are_not_imported(before, ofav2, elsewh
     done = ofav2("eps", "--config=own.py", "--dry_run", before=before)
     assert done.returncode == 0, done.stderr
     assert "directory    runs/own" in done.stdout
-    assert sorted(path.name for path in elsewhere.iterdir()) == ["configs", "experiments", "own.py", "runs"]
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["configs", "experiments", "own.py"]
 
 
 def test_shipped_config_of_the_installed_command(ofav2, tmp_path):

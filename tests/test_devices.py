@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import steps
-from tests.helpers.runs import ROOT, finish, launch, results_of, wait_until
+from tests.helpers.runs import ROOT, SHORT, TINY, finish, launch, results_of, wait_until
 
 
 def assert_same(ours, theirs):
@@ -61,13 +61,14 @@ def start_pair(cache, tmp_path):
     """Starts a run of two processes with two devices each."""
     started = []
 
-    def start(workdir, of_second=None, **variables):
+    def start(workdir, of_second=None, arguments=("--config.checkpoint.every_s=0",), config=TINY, **variables):
         several = ["--multihost", f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]
         pair = [
             launch(
                 workdir,
                 cache,
-                *(*several, f"--process_index={index}", "--config.checkpoint.every_s=0"),
+                *(*several, f"--process_index={index}", *arguments),
+                config=config,
                 num_devices=2,
                 **(variables | (of_second or {} if index else {})),
             )
@@ -106,7 +107,7 @@ def test_run_of_two_processes(start_pair, cache, tmp_path):
     # If a process that is told to stop may not go on at all, both leave amid a program, with the same status.
     first, second = start_pair(workdir, TEST_GRACE_S="0")
     saved = newest(workdir)
-    assert wait_until((workdir / "state" / str(saved + 1)).exists, first)
+    assert wait_until(lambda: newest(workdir) > saved, first)
     first.send_signal(signal.SIGTERM)
     (status, out, err), (other_status, other_out, other_err) = finish(first), finish(second)
     assert (status, other_status) == (143, 143), err + other_err
@@ -115,7 +116,7 @@ def test_run_of_two_processes(start_pair, cache, tmp_path):
     # If one process is killed, the other ends and says why.
     first, second = start_pair(workdir)
     saved = newest(workdir)
-    assert wait_until((workdir / "state" / str(saved + 2)).exists, first)
+    assert wait_until(lambda: newest(workdir) > saved + 1, first)
     second.kill()
     status, _, err = finish(first)
     assert status != 0
@@ -125,6 +126,25 @@ def test_run_of_two_processes(start_pair, cache, tmp_path):
     status, out, err = finish(launch(workdir, cache))
     assert status == 0, err
     assert [len(phase["subnets"]) for phase in results_of(workdir)["phases"]] == [1, 3, 6, 9, 18, 27]
+
+
+def test_processes_whose_clocks_differ_launch_the_same_programs(start_pair, tmp_path):
+    launches = [tmp_path / f"launches-{index}" for index in range(2)]
+
+    def clock(index, seconds):
+        return {"TEST_CLOCK_S": str(seconds), "TEST_LAUNCHES": str(launches[index])}
+
+    # By these clocks the first process is to save after every step, and the second one never inside an epoch.
+    arguments = ("--config.checkpoint.every_s=2",)
+    pair = start_pair(tmp_path / "run", clock(1, 0.1), arguments=arguments, config=SHORT, **clock(0, 2.5))
+    for process in pair:
+        status, _, err = finish(process)
+        assert status == 0, err
+    first, second = (path.read_text(encoding="utf-8").split() for path in launches)
+    assert first == second
+    # One checkpoint after each of three epochs and two phases, and some inside an epoch: the first one's clock counts.
+    assert first.count("jit(all_finite)") > 5
+    assert len(results_of(tmp_path / "run")["phases"]) == 2
 
 
 def test_processes_with_other_settings_are_refused(cache, tmp_path):

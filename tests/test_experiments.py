@@ -1,17 +1,25 @@
 """The command line: every config builds, and a plan is printed."""
 
+import errno
+import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from configs import common, quickstart
+from experiments import eps as eps_module
+from experiments.arguments import read_arguments
 from experiments.config import load_dataset, settings_from_config
+from experiments.console import Console
 from experiments.eps import main
 from ofav2_jax.model.network import NETWORKS
+from ofav2_jax.report.records import EpochRecord
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,10 +59,78 @@ def test_arguments_of_the_experiments():
     assert smoke.data.num_classes == 4 and smoke.data.max_test_images == 100
 
 
-def test_exit_weights_can_be_numbers():
+def settings_of(*arguments):
+    return settings_from_config(read_arguments(["eps", "--config=configs/quickstart.py", *arguments]).config)
+
+
+@pytest.mark.parametrize("weights", ["5,4,3,2,1", "(5,4,3,2,1)", "[5, 4, 3, 2, 1]", "(5.0, 4, 3, 2, 1,)"])
+def test_exit_weights_can_be_numbers(weights):
+    assert settings_of(f"--config.recipe.exit_weights={weights}").recipe.exit_weights == (5, 4, 3, 2, 1)
     config = quickstart.get_config()
-    config.recipe.exit_weights = "0.06,0.13,0.2,0.27,0.34"
-    assert settings_from_config(config).recipe.exit_weights == (0.06, 0.13, 0.2, 0.27, 0.34)
+    for value in (weights, (5, 4, 3, 2, 1), [5, 4, 3, 2, 1], "asc"):
+        config.recipe.exit_weights = value
+        assert settings_from_config(config).recipe.exit_weights == ("asc" if value == "asc" else (5, 4, 3, 2, 1))
+
+
+def test_none_on_the_command_line():
+    for dtype in (
+        ["--config.dtype=None"],
+        ["--config.dtype", "None"],
+        ["--config.dtype=bfloat16", "-config.dtype=None"],
+    ):
+        assert settings_of(*dtype).dtype == "float32"
+    assert settings_of("--config.dtype=None", "--config.dtype=bfloat16", "--config.seed=3").dtype == "bfloat16"
+    config = read_arguments(
+        ["eps", "--config=ee_d:smoke", "--config.data.num_classes=None", "--config.data.archive=None"]
+    ).config
+    assert config.data.num_classes is None and config.data.archive is None
+    with pytest.raises(ValueError, match="batch_size='None' is not allowed: it must be an int"):
+        settings_of("--config.batch_size=None")
+
+
+def test_a_home_directory_is_the_users(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(ROOT / "configs" / "quickstart.py", tmp_path / "own.py")
+    assert main(["eps", "--config=~/own.py", "--workdir=~/runs/here", "--dry_run"]) == 0
+    assert f"directory    {tmp_path}/runs/here" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["own.py"]
+
+
+def test_without_a_home_directory_programs_are_not_kept(monkeypatch, caplog):
+    for name in ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    told = {}
+    monkeypatch.setattr(jax.config, "update", told.__setitem__)
+    monkeypatch.setattr(Path, "expanduser", unknown_home)
+    eps_module._cache_programs()
+    assert "jax_compilation_cache_dir" not in told
+    assert "no home directory is known: set JAX_COMPILATION_CACHE_DIR, XDG_CACHE_HOME or HOME" in caplog.text
+    monkeypatch.undo()
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "~/xla")
+    monkeypatch.setattr(jax.config, "update", told.__setitem__)
+    eps_module._cache_programs()
+    assert told["jax_compilation_cache_dir"] == str(Path("~/xla").expanduser())
+
+
+def unknown_home(path):
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_a_closed_terminal_does_not_end_a_run(tmp_path, monkeypatch):
+    def closed(*arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    console = Console(tmp_path)
+    monkeypatch.setattr(sys, "stdout", types.SimpleNamespace(write=closed, flush=closed))
+    console.epoch_ended(EpochRecord(3, "full", 1, 2.0, 30.0, 0.01, 100.0, 40.0))
+    console.phase_ended(0, {"name": "full", "subnets": [], "avg": 1.0, "best": 2.0})
+
+
+def test_the_plan_names_phases_that_are_left_out(tmp_path, capsys):
+    arguments = ["--config=configs/ofa_mbv3.py", "--config.network=ee_b", "--config.data.dataset=digits"]
+    arguments += ["--config.data.base_resolution=8", f"--workdir={tmp_path / 'run'}", "--dry_run"]
+    assert main(["eps", *arguments]) == 0
+    assert "\nleft out     height-1, height-2, height-3, height-4\n" in capsys.readouterr().out
 
 
 def test_help(capsys):
@@ -74,4 +150,4 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path):
     done = eps("--config=configs/quickstart.py", f"--workdir={tmp_path / 'run'}", "--dry_run")
     assert done.returncode == 0, done.stderr
     assert "ee_d" in done.stdout and "height-4" in done.stdout and "parameters" in done.stdout
-    assert not list((tmp_path / "run").iterdir())
+    assert not list(tmp_path.iterdir())

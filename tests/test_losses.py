@@ -49,6 +49,14 @@ def test_exit_weights():
     assert losses[0] > losses[-1]
 
 
+@pytest.mark.parametrize("numbers", [(5, 4, 3, 2, 1), (0.5, 0.4, 0.3, 0.2, 0.1), [5e30, 4e30, 3e30, 2e30, 1e30]])
+def test_exit_weights_that_are_numbers_add_up_to_1(numbers):
+    for weights in ensemble_weights(numbers, 5):
+        assert weights.dtype == np.float32
+        np.testing.assert_allclose(weights, exit_weights("desc", 5), rtol=1e-7)
+    np.testing.assert_array_equal(ensemble_weights(numbers, 1)[0], [1])
+
+
 @pytest.mark.parametrize("scheme", ["best", (0.5, 0.5), (-1, 1, 1, 1, 1), (0, 0, 0, 0, 0)])
 def test_bad_exit_weights_are_refused(scheme):
     with pytest.raises(ValueError, match="exit_weights="):

@@ -174,7 +174,7 @@ def test_nothing_from_a_file_becomes_markup(runs, tmp_path):
     result = run / "phases" / f"01-kernel {HOSTILE}" / "result.json"
     kernel = json.loads(result.read_text())
     # The subnets are repeated, because the picture of the choices needs 20 of them.
-    kernel["subnets"] = [subnet | {"expand": f"{HOSTILE} {subnet['kernel']}"} for subnet in kernel["subnets"] * 3]
+    kernel["subnets"] = [subnet | {"height": f"{HOSTILE} {subnet['kernel']}"} for subnet in kernel["subnets"] * 3]
     result.write_text(json.dumps(kernel))
     write_run_info(run, ["eps", HOSTILE])
     info = replace_texts(json.loads((run / "run.json").read_text()))
@@ -182,9 +182,9 @@ def test_nothing_from_a_file_becomes_markup(runs, tmp_path):
     (run / "run.json").write_text(json.dumps(info | {"resumed": [info | {"versions": {HOSTILE: HOSTILE}}]}))
     (run / "results.json").write_text(json.dumps({"seconds": {HOSTILE: 1.0}, "params_sha256": HOSTILE}))
     settings = json.loads((run / "settings.json").read_text())
-    settings |= {field: HOSTILE for field in ("name", "teacher", "seed", "width_multiplier", "batch_size", "engine")}
-    settings |= {"resolutions": [HOSTILE], "recipe": settings["recipe"] | {HOSTILE: HOSTILE}}
-    settings["data"] = {field: HOSTILE for field in settings["data"]}
+    settings |= {field: HOSTILE for field in ("name", "teacher", "engine")}
+    settings |= {"recipe": settings["recipe"] | {HOSTILE: HOSTILE, "distillation": HOSTILE}}
+    settings["data"] |= {field: HOSTILE for field in ("dataset", "num_classes", "max_test_images", HOSTILE)}
     (run / "settings.json").write_text(json.dumps(settings))
 
     text = report.write_report(run).read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from ofav2_jax.report.paper import comparable
 from ofav2_jax.settings import recipe
 from ofav2_jax.settings import settings as settings_module
 from ofav2_jax.settings.nested import from_nested
+from ofav2_jax.settings.phases import paper_phases, sorting, unlocked_values
 from ofav2_jax.train.engines import ENGINES
 from ofav2_jax.train.losses import DISTILLATIONS
 
@@ -46,6 +47,28 @@ def test_settings_come_back_from_json(network):
     assert from_nested(Settings, json.loads(json.dumps(numbers))).recipe.exit_weights == (5, 4, 3, 2, 1)
 
 
+def test_phases_can_be_left_out():
+    phases = paper_phases("ee_d")
+    chosen = tuple(phase for phase in phases if phase.unlocks in ("", "kernel", "depth"))
+    settings = Settings.paper("ee_d", phases=chosen)
+    assert [phase.name for phase in settings.phases] == ["full", "kernel", "depth-1", "depth-2"]
+    assert unlocked_values(settings.phases, 3)["height"] == (5,)
+    assert from_nested(Settings, json.loads(json.dumps(settings.as_json()))) == settings
+    config = base_config("ee_d")
+    for phase in phases:
+        if phase not in chosen:
+            del config.phases[phase.key]
+    config.phases.kernel.epochs = 3
+    assert [phase.epochs for phase in settings_from_config(config).phases] == [180, 3, 25, 120]
+    assert len(Settings.paper("ee_d", phases=phases[:1]).phases) == 1
+
+
+def test_the_first_width_phase_of_a_run_sorts_all_channels():
+    phases = paper_phases("ofa_mbv3")
+    assert [sorting(phases, index) for index in range(len(phases) + 1)] == [0, 0, 0, 0, 1, 2, 0]
+    assert [sorting((phases[0], phases[-1]), index) for index in range(3)] == [0, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -53,6 +76,9 @@ def test_settings_come_back_from_json(network):
         ({"resolutions": [48]}, r"resolutions=\[48\] is not allowed: it must be a tuple"),
         ({"recipe": {}}, r"recipe=\{\} is not allowed: it must be a Recipe"),
         ({"dtype": "float16"}, "dtype='float16' is not allowed: it must be one of float32, bfloat16"),
+        ({"phases": "full"}, "phases='full' is not allowed: it must be a tuple of Phases"),
+        ({"phases": paper_phases("ee_d")[1:]}, "phases=kernel, .* in this order; all but full can be left out"),
+        ({"phases": paper_phases("ee_dp")}, "phases=.* is not allowed: ee_d goes through full, kernel, height-1"),
         ({"phases": ()}, "phases= is not allowed: ee_d goes through full, kernel"),
     ],
 )

@@ -59,7 +59,7 @@ def test_text_is_short_where_choices_repeat():
     ("change", "message"),
     [
         ({"kernel": (7,) * 19}, r"kernel=.* is not allowed: it must be a tuple of 20 ints"),
-        ({"kernel": [7] * 20}, r"kernel=.* is not allowed: it must be a tuple of 20 ints"),
+        ({"kernel": 7}, r"kernel=.* is not allowed: it must be a tuple of 20 ints"),
         ({"kernel": (7,) * 19 + (4,)}, "kernel contains 4, which is not allowed: choose from 3, 5, 7"),
         ({"expand": (6,) * 19 + (5,)}, "expand contains 5, which is not allowed: choose from 3, 4, 6"),
         ({"expand": (6.0,) * 20}, r"expand contains 6\.0, which is not allowed"),

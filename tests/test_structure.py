@@ -28,6 +28,12 @@ def test_modules_and_functions_are_short():
     assert {name: lines for name, lines in structure.functions().items() if lines > 60} == {}
 
 
+def test_text_files_are_utf_8_whatever_the_locale_says():
+    unspecified = {name: lines for name, lines in structure.unspecified_encodings().items() if lines}
+    # What the data sources read and write has tests of its own.
+    assert {name: lines for name, lines in unspecified.items() if not name.startswith("ofav2_jax.data.")} == {}
+
+
 def test_settings_and_reports_need_no_jax():
     code = """
 import sys

@@ -2,12 +2,17 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
-from experiments import tables
+from experiments import report, tables
+from ofav2_jax.report.page import write_report
 from ofav2_jax.report.records import read_run
 from ofav2_jax.report.tables import as_text, build_tables
+from tests.helpers.runs import ROOT
 from tests.helpers.synthetic import write_run
 
 
@@ -106,6 +111,16 @@ def test_other_width_multipliers_stand_without_the_papers_numbers(found, written
     assert "| se_d x0.5 | progressive |" in last and "| paper |" not in last
 
 
+def test_phases_that_are_left_out_leave_their_cells_empty(tmp_path):
+    path = write_run(tmp_path / "run", "ee_d", phases=("full", "kernel", "depth_1", "depth_2"))
+    run = row(build_tables([read_run(path)])[0], "ee_d")["runs"][0]
+    assert (run["finished_phases"], run["num_phases"]) == (4, 4)
+    assert [column for column, cell in run["columns"].items() if cell] == ["resolution", "kernel", "depth"]
+    assert run["differs"][0].startswith("phases full, kernel, depth-1, depth-2 instead of full, kernel, height-1")
+    page = write_report(path).read_text(encoding="utf-8")
+    assert "Finished: all 4 phases are trained and tested." in page and "height-1 instead of" not in page
+
+
 def test_text_lines_up(root):
     text = as_text(build_tables([read_run(root / "a"), read_run(root / "b")]))
     lines = text.split("\n\n")[0].splitlines()[1:]
@@ -158,6 +173,76 @@ def test_what_is_no_run_is_named_and_skipped(root, tmp_path, capsys):
     for kind in ("md", "csv", "json"):
         assert (out / f"tables.{kind}").read_text() == (tmp_path / "alone" / f"tables.{kind}").read_text()
     assert sorted(path.name for path in out.iterdir()) == ["tables.csv", "tables.json", "tables.md"]
+
+
+BROKEN = {
+    "settings.json": [
+        lambda value: value.update(width_multiplier="wide"),
+        lambda value: value.update(resolutions=48),
+        lambda value: value.update(data=[]),
+        lambda value: value.update(evaluation={}),
+        lambda value: value["recipe"].update(augmentation=[1]),
+        lambda value: value["recipe"].update(augmentation=None),
+        lambda value: value["phases"][1].update(values=[None]),
+        lambda value: value["phases"][1].update(name=3),
+        lambda value: value["phases"][1].update(unlocks="colour"),
+    ],
+    "phases/00-full/result.json": [
+        lambda value: value.update(avg="high"),
+        lambda value: value.update(best=None),
+        lambda value: value.update(subnets=[]),
+        lambda value: value.update(subnets=["k7"]),
+        lambda value: value["subnets"][0].update(macs="many"),
+        lambda value: value["subnets"][0].pop("kernel"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("file", "change"), [(file, change) for file in BROKEN for change in BROKEN[file]])
+def test_a_run_with_broken_numbers_is_named_and_skipped(file, change, root, tmp_path, capsys):
+    broken = write_run(tmp_path / "broken", "se_d", finished=1)
+    content = json.loads((broken / file).read_text(encoding="utf-8"))
+    change(content)
+    (broken / file).write_text(json.dumps(content), encoding="utf-8")
+    assert tables.main([str(broken), str(root / "a"), f"--out={tmp_path / 'out'}"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"skipped: {broken}/{file} ") and printed.err.count("\n") == 1
+    assert f"{root}/a, seed 0" in printed.out
+    with pytest.raises(ValueError, match=f"{broken}/{file} "):
+        write_report(broken)
+
+
+def test_foreign_text_is_neither_markup_nor_a_command_to_the_terminal(tmp_path, capsys):
+    foreign = write_run(tmp_path / "<b>|x", "se_d", finished=1)
+    settings = json.loads((foreign / "settings.json").read_text(encoding="utf-8"))
+    settings["data"]["dataset"] = "<script>|\x1b[2J\n# head"
+    (foreign / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert tables.main([str(foreign), f"--out={tmp_path / 'out'}"]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+    markdown = (tmp_path / "out" / "tables.md").read_text(encoding="utf-8")
+    assert "<" not in markdown and "\n# head" not in markdown
+    assert "data set &lt;script&gt;" in markdown and "&lt;b&gt;\\|x, seed 0" in markdown
+
+
+def test_what_the_terminal_cannot_print_is_escaped(tmp_path):
+    write_run(tmp_path / "r\N{LATIN SMALL LETTER E WITH ACUTE}\N{RIGHTWARDS ARROW}", "se_d", finished=1)
+    command = [sys.executable, "-m", "experiments.tables", str(next(tmp_path.iterdir())), f"--out={tmp_path / 'out'}"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "r\\xe9\\u2192, seed 0" in done.stdout
+
+
+def test_paths_in_the_home_directory(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(root))
+    assert tables.main(["~/a", f"--out={tmp_path}"]) == 0
+    assert f"{root}/a, seed 0" in capsys.readouterr().out
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert tables.main([str(root / "a"), "--out=~/tables"]) == 0 and (tmp_path / "tables" / "tables.md").exists()
+    assert tables.main(["gs://bucket/run", str(root / "a"), f"--out={tmp_path}"]) == 0
+    assert "skipped: RUN='gs://bucket/run' is not allowed: it must be a path" in capsys.readouterr().err
+    assert tables.main([str(root / "a"), "--out=gs://bucket/tables"]) == 2
+    assert report.main(["gs://bucket/run"]) == 2
 
 
 def test_without_any_run_nothing_is_written(tmp_path, capsys):

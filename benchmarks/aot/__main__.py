@@ -54,14 +54,14 @@ def main() -> None:
     if target.missing:
         parser.error(target.missing)
     # Read first: a compilation may take a quarter of an hour.
-    earlier = json.loads(Path(args.against).read_text()) if args.against else None
+    earlier = json.loads(Path(args.against).read_text(encoding="utf-8")) if args.against else None
 
     setting = Setting(args.network, args.width_multiplier, args.batch_size, args.resolution)
     lowered, trace_s = lower(setting, args.phase, target)
     compiled, compile_s = compile_for(target, lowered)
     text = compiled.as_text() or ""
     if args.hlo:
-        Path(args.hlo).write_text(text)
+        Path(args.hlo).write_text(text, encoding="utf-8")
     results = {
         "setting": {key: value for key, value in vars(args).items() if key not in ("json", "against", "hlo", "top")},
         "jax": jax.__version__,

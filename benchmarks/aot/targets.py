@@ -80,7 +80,7 @@ def _describe_gpu(target: Target) -> topologies.TopologyDescription:
     # JAX registers the compilers of all its plugins when it first looks for devices.
     jax.devices("cpu")
     fields = {"name": target.kind, "bandwidth": int(target.bandwidth), "memory": target.memory}
-    config = string.Template(_HOPPER.read_text()).substitute(fields)
+    config = string.Template(_HOPPER.read_text(encoding="utf-8")).substitute(fields)
     return topologies.get_topology_desc(platform="cuda", topology="1x1x1", target_config=config)
 
 

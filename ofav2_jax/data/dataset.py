@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -156,6 +156,10 @@ def _warn(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=5)
 
 
+# Is called while images are decoded, with the numbers of those that are and of all.
+Progress = Callable[[int, int], None]
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
     """A request for a data set; the fields are arguments of `load_dataset`."""
@@ -171,6 +175,8 @@ class Request:
     validation_fraction: float = 0.15
     normalisation: Normalisation | None = None
     skip_broken: bool = False
+    progress: Progress | None = None
+    plan_only: bool = False
 
 
 def pixels_sha256(images: np.ndarray, subset: np.ndarray | None = None) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ofav2_jax.data.dataset import Progress
 from ofav2_jax.data.decode import BrokenImageError, decode_image
 
 # Bytes of pixels that are decoded between two records of what is done, which wait for the disk.
@@ -18,8 +19,6 @@ _PART_BYTES = 8 << 20
 DECODED, BROKEN = 1, 2
 # What is known about an image once it was tried: `state` is 0 before, `sum` and `squares` are those of its pixels.
 RECORD = np.dtype([("label", "<i4"), ("state", "u1"), ("hash", "<u8"), ("sum", "<u8", 3), ("squares", "<u8", 3)])
-
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ofav2_jax.data.array_checks import listed
 from ofav2_jax.data.dataset import TINY_IMAGENET_NORMALISATION, Dataset, Request
-from ofav2_jax.data.decoding import ImageSource, Progress
+from ofav2_jax.data.decoding import ImageSource
 from ofav2_jax.data.from_cache import Undecoded, dataset_of_decoded, planned_dataset
 from ofav2_jax.data.image_cache import cached_images, default_cache_dir, load_cached
 from ofav2_jax.data.listing import TRAIN, ImageFile, Listing, image_file, list_folder, list_splits
@@ -17,13 +17,11 @@ from ofav2_jax.data.tiny_imagenet.archive import published_contents
 _ANNOTATIONS = Path("val", "val_annotations.txt")
 
 
-def load_folder(request: Request, progress: Progress | None = None, plan_only: bool = False) -> Dataset:
+def load_folder(request: Request) -> Dataset:
     """Loads the images of the folder `request.data_dir`; decodes them once and for all.
 
     Args:
         request: what is wanted.
-        progress: is called with the numbers of images that are decoded and that there are.
-        plan_only: decode nothing and write nothing: images that are not decoded yet are zeros.
 
     Returns:
         The data set; its images are a read-only memory map.
@@ -46,7 +44,7 @@ def load_folder(request: Request, progress: Progress | None = None, plan_only: b
     normalisation = request.normalisation
     if normalisation is None and listing.class_names == published_contents().wnids and is_tiny_imagenet:
         normalisation = TINY_IMAGENET_NORMALISATION
-    if plan_only:
+    if request.plan_only:
         decoded = load_cached(directory, identity, request.skip_broken)
         if decoded is None:
             labels = {split: [file.label for file in files] for split, files in listing.splits.items()}
@@ -54,7 +52,7 @@ def load_folder(request: Request, progress: Progress | None = None, plan_only: b
             return planned_dataset(undecoded, root.name, request, normalisation, listing.notes)
     else:
         decoded = cached_images(
-            directory, identity, lambda: _source(listing, resolution), request.skip_broken, progress
+            directory, identity, lambda: _source(listing, resolution), request.skip_broken, request.progress
         )
     return dataset_of_decoded(decoded, root.name, request, normalisation, listing.notes)
 

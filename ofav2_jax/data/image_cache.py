@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from ofav2_jax.data.augment import Normalisation, as_normalisation
-from ofav2_jax.data.dataset import PixelDigest, pixels_sha256
-from ofav2_jax.data.decoding import BROKEN, ImageSource, Progress, broken_image_error, channel_statistics, decode_all
+from ofav2_jax.data.dataset import PixelDigest, Progress, pixels_sha256
+from ofav2_jax.data.decoding import BROKEN, ImageSource, broken_image_error, channel_statistics, decode_all
 
 _IMAGES, _LABELS, _RECORDS, _INFO = "images.npy", "labels.npy", "records.npy", "info.json"
 # The number of images that are compared with their digest at each start; reading all of them would take too long.

@@ -8,14 +8,11 @@ import numpy as np
 
 from ofav2_jax.checks import refuse, require_fraction, require_normalisation, require_positive, require_text
 from ofav2_jax.data.augment import as_normalisation
-from ofav2_jax.data.dataset import Dataset, Request
-from ofav2_jax.data.decoding import Progress
+from ofav2_jax.data.dataset import Dataset, Progress, Request
 from ofav2_jax.data.digits import RESOLUTION as DIGITS_RESOLUTION
 from ofav2_jax.data.digits import load_digits
 
 DIGITS, FOLDER, NPZ, TINY_IMAGENET = "digits", "folder", "npz", "tiny_imagenet"
-
-
 # What a source has no use for, by the source's name.
 _WITHOUT = {
     DIGITS: ("archive", "data_dir", "num_classes", "test_split", "validation_split", "skip_broken"),
@@ -24,13 +21,18 @@ _WITHOUT = {
 }
 
 
+def _source_of(name: str) -> str:
+    """The key in `SOURCES` of a data set's name; a name that is no key is one of TensorFlow Datasets."""
+    return NPZ if name.startswith(f"{NPZ}:") else name
+
+
 def require_allowed(request: Request) -> None:
     """Refuses a request that its source cannot fulfil, as far as that is known without the data.
 
     Raises:
         ValueError: naming the field, the value and what is allowed.
     """
-    source = request.name.partition(":")[0]
+    source = _source_of(request.name)
     for field in _WITHOUT.get(source, () if source == TINY_IMAGENET else ("archive",)):
         value = getattr(request, field)
         if value is not None and value is not False:
@@ -47,34 +49,32 @@ def require_allowed(request: Request) -> None:
         refuse("data.data_dir", None, f"the folder of the images, which data.dataset={FOLDER!r} reads")
 
 
-def _digits(request: Request, progress: Progress | None, plan_only: bool) -> Dataset:
+def _digits(request: Request) -> Dataset:
     digits = load_digits(request.seed, request.validation_fraction)
     return digits if request.normalisation is None else dataclasses.replace(digits, normalisation=request.normalisation)
 
 
-def _npz(request: Request, progress: Progress | None, plan_only: bool) -> Dataset:
+def _npz(request: Request) -> Dataset:
     from ofav2_jax.data.arrays import load_npz
 
     return load_npz(request)
 
 
-def _folder(request: Request, progress: Progress | None, plan_only: bool) -> Dataset:
+def _folder(request: Request) -> Dataset:
     from ofav2_jax.data.folder import load_folder
 
-    return load_folder(request, progress, plan_only)
+    return load_folder(request)
 
 
-def _tfds(request: Request, progress: Progress | None, plan_only: bool) -> Dataset:
+def _tfds(request: Request) -> Dataset:
     # Imported here because TFDS takes a second to import, which other sources need not spend.
     from ofav2_jax.data.tfds_source import load_tfds
 
-    return load_tfds(request, progress=progress, plan_only=plan_only)
+    return load_tfds(request)
 
 
-Source = Callable[[Request, Progress | None, bool], Dataset]
-# Another source is another entry; every other name is looked up in TensorFlow Datasets. What follows a colon in a name
-# is the source's own: the file of "npz:FILE".
-SOURCES: dict[str, Source] = {DIGITS: _digits, FOLDER: _folder, NPZ: _npz}
+# Another source is another entry; every other name is looked up in TensorFlow Datasets.
+SOURCES: dict[str, Callable[[Request], Dataset]] = {DIGITS: _digits, FOLDER: _folder, NPZ: _npz}
 
 
 def load_dataset(
@@ -142,9 +142,11 @@ def load_dataset(
         validation_fraction=validation_fraction,
         normalisation=None if normalisation is None else as_normalisation(normalisation),
         skip_broken=skip_broken,
+        progress=progress,
+        plan_only=plan_only,
     )
     require_allowed(request)
-    dataset = SOURCES.get(name.partition(":")[0], _tfds)(request, progress, plan_only)
+    dataset = SOURCES.get(_source_of(name), _tfds)(request)
     return dataset if max_test_images is None else _with_fewer_test_images(dataset, max_test_images)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ofav2_jax.data.array_checks import listed
 from ofav2_jax.data.dataset import TINY_IMAGENET_NORMALISATION, Dataset, Request
-from ofav2_jax.data.decoding import ImageSource, Progress
+from ofav2_jax.data.decoding import ImageSource
 from ofav2_jax.data.from_cache import Undecoded, dataset_of_decoded, planned_dataset, require_class_count
 from ofav2_jax.data.image_cache import cached_images, default_cache_dir, load_cached
 from ofav2_jax.data.tfds_builder import TINY_IMAGENET, find_builder, is_prepared, prepare
@@ -22,13 +22,7 @@ from ofav2_jax.data.tiny_imagenet.archive import published_contents
 _LOOKED_AT = 16
 
 
-def load_tfds(
-    request: Request,
-    *,
-    cache_dir: str | os.PathLike | None = None,
-    progress: Progress | None = None,
-    plan_only: bool = False,
-) -> Dataset:
+def load_tfds(request: Request, cache_dir: str | os.PathLike | None = None) -> Dataset:
     """Loads a data set, prepares it first if that has not been done, and decodes its images once and for all.
 
     The split "train" is divided class by class into training and validation images, unless the request names a
@@ -40,8 +34,6 @@ def load_tfds(
             "cifar10:3.0.2". Without a test split it is "test" if that has labels, else "validation" (ImageNet's and
             Tiny ImageNet's labelled one).
         cache_dir: the folder of decoded images; None: `ofav2_jax` in the user's cache folder.
-        progress: is called with the numbers of images that are decoded and that there are.
-        plan_only: download nothing, decode nothing and write nothing: images that are not decoded yet are zeros.
 
     Returns:
         The data set. Its images are a read-only memory map.
@@ -64,7 +56,7 @@ def load_tfds(
     choice = filter(None, [request.test_split, request.validation_split])
     key = "-".join([re.sub(r"[^\w.]+", "-", full_name), str(resolution), *choice])
     directory = Path(cache_dir or default_cache_dir()).expanduser() / key
-    if plan_only and not is_prepared(builder):
+    if request.plan_only and not is_prepared(builder):
         undecoded = Undecoded(
             _labels_before_preparing(builder), _class_names(builder, label_key), resolution, directory
         )
@@ -80,7 +72,7 @@ def load_tfds(
         "resolution": resolution,
         "files_sha256": _preparation(Path(builder.data_dir)),
     }
-    if plan_only:
+    if request.plan_only:
         decoded = load_cached(directory, identity, request.skip_broken)
         if decoded is None:
             records = Records(builder, chosen)
@@ -89,7 +81,7 @@ def load_tfds(
             return planned_dataset(undecoded, request.name, request, normalisation, notes)
     else:
         decoded = cached_images(
-            directory, identity, lambda: _source(builder, chosen, resolution), request.skip_broken, progress
+            directory, identity, lambda: _source(builder, chosen, resolution), request.skip_broken, request.progress
         )
     return dataset_of_decoded(decoded, request.name, request, normalisation, notes)
 

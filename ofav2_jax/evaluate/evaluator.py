@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ofav2_jax.checks import require_among
+from ofav2_jax.checks import plain, require_among
 from ofav2_jax.data import augment
 from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.evaluate.recalibrate import Recalibration
@@ -22,7 +22,7 @@ from ofav2_jax.model.cost import count
 from ofav2_jax.model.network import CHOICES
 from ofav2_jax.model.packing import Params
 from ofav2_jax.model.space import SearchSpace
-from ofav2_jax.model.subnet import Subnet
+from ofav2_jax.model.subnet import ENSEMBLE, Subnet
 from ofav2_jax.model.supernet import SuperNet
 from ofav2_jax.ops.backend import one_at_a_time
 from ofav2_jax.ops.ensemble import weighted_sum
@@ -32,7 +32,6 @@ from ofav2_jax.runtime.sharding import AXIS
 from ofav2_jax.settings.exit_weights import ensemble_weights
 from ofav2_jax.settings.settings import Settings
 
-ENSEMBLE = "ensemble"
 _MAX_HEIGHT = CHOICES["height"].values[0]
 
 
@@ -61,11 +60,7 @@ class Score:
 
     def as_json(self) -> dict[str, object]:
         """A flat record; a choice with the same value in the whole network is one number."""
-
-        def short(values):
-            return values if isinstance(values, int) else values[0] if len(set(values)) == 1 else list(values)
-
-        choices = {name: short(getattr(self.subnet, name)) for name in CHOICES}
+        choices: dict[str, object] = {**self.subnet.as_json()}
         if self.ensemble:
             choices["height"] = ENSEMBLE
         measured = {name: getattr(self, name) for name in ("top1", "top5", "mean_class_top1", "macs", "params")}
@@ -119,6 +114,7 @@ class Evaluator:
             ValueError: for a subnet that the network does not hold, a resolution that the run does not have, an
                 unknown split, or `subnets` that are a single Subnet or str.
         """
+        resolution = plain(resolution)
         subnets = self._required(subnets, resolution, split)
         params = self._programs.replicate(params)
         trunks = list(dict.fromkeys(dataclasses.replace(s, height=_MAX_HEIGHT) for s in subnets))

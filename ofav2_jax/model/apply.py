@@ -1,7 +1,7 @@
 """Running subnets of a supernet: logits, and the recalibration of batch norm."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -52,9 +52,9 @@ def forward(net: SuperNet, variables: Variables, images: jax.Array, subnet: Subn
         float32 [B, classes].
 
     Raises:
-        ValueError: for images of another shape or a subnet that `net` does not hold.
+        ValueError: for images of another shape or of integers, or a subnet that `net` does not hold.
     """
-    check_images(images)
+    _require_images(images)
     SearchSpace(net).check(subnet)
     _require_variables(variables, train)
     return _apply_static(net, variables, images, subnet, train, False)
@@ -73,7 +73,7 @@ def forward_exits(
     Raises:
         ValueError: as in `forward`, and if `net` has a single exit.
     """
-    check_images(images)
+    _require_images(images)
     SearchSpace(net).check(subnet)
     if not net.spec.early_exits:
         raise ValueError(f"network={net.network!r} has a single exit: use forward")
@@ -99,7 +99,7 @@ def forward_masked(
     Raises:
         ValueError: as in `forward`, and if there is no subnet.
     """
-    check_images(images)
+    _require_images(images)
     choices = _required_choices(net, subnets)
     _require_variables(variables, train)
     return _apply_traced(net, variables, images, choices, train)
@@ -145,6 +145,7 @@ def recalibrate_masked(
         ValueError: if there is no batch, or for images or subnets that `forward_masked` would refuse.
     """
     choices = _required_choices(net, subnets)
+    _require_variables(variables, train=True)
     # The old statistics are left out: those of another number of subnets have another shape.
     params = {name: value for name, value in variables.items() if name != "batch_stats"}
     return _recalibrated(_traced_statistics, net, params, batches, choices)
@@ -165,11 +166,23 @@ def _recalibrated(statistics, net, variables, batches, choices):
     return {**variables, "batch_stats": jax.tree.map(lambda v: v / num_images, total)}
 
 
+def _require_images(images):
+    check_images(images)
+    # As numbers from 0 to 255 they would be images of another kind to the network, and its answer without a meaning.
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f"images are {images.dtype}, which is not allowed: normalise them first, for instance by "
+            "dataset.normalisation(images.astype('float32'))"
+        )
+
+
 def _required_batches(batches):
     if hasattr(batches, "ndim"):
         raise ValueError(f"batches has shape {batches.shape}, which is not allowed: it must be a list of image batches")
+    if not isinstance(batches, Iterable):
+        raise ValueError(f"batches={batches!r} is not allowed: it must be a list of image batches")
     for images in batches:
-        check_images(images)
+        _require_images(images)
         yield images
 
 
@@ -181,6 +194,11 @@ def _required_choices(net, subnets):
 
 
 def _require_variables(variables, train):
+    if not isinstance(variables, Mapping):
+        kind = type(variables).__name__
+        raise ValueError(
+            f"variables is a {kind}, which is not allowed: it must be a mapping with params and batch_stats"
+        )
     if "params" not in variables:
         keys = ", ".join(map(str, variables))
         raise ValueError(f"variables has no params: it must be a mapping with params and batch_stats, not with {keys}")

@@ -41,8 +41,8 @@ class Choices:
         Raises:
             ValueError: if there is no subnet, or `subnets` is not a sequence of subnets.
         """
-        if isinstance(subnets, str) or not isinstance(subnets, Sequence):
-            raise ValueError(f"subnets={subnets!r} is not allowed: it must be a list of Subnets")
+        if isinstance(subnets, str | Subnet) or not isinstance(subnets, Sequence):
+            raise ValueError(f"subnets={str(subnets)!r} is not allowed: it must be a list of Subnets")
         if not subnets:
             raise ValueError("subnets=[] is not allowed: give at least one Subnet")
         for subnet in subnets:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 
+from ofav2_jax.checks import plain
 from ofav2_jax.model.network import NUM_STAGES, STAGES, Block, middle_width, squeeze_width
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.subnet import LevelChoice, Subnet
@@ -52,6 +53,7 @@ def count(
     Raises:
         ValueError: if `resolution` is not a positive int, or for a subnet or exits that `net` does not hold.
     """
+    resolution = plain(resolution)
     if type(resolution) is not int or resolution < 1:
         raise ValueError(f"resolution={resolution!r} is not allowed: it must be a positive int")
     SearchSpace(net).check(subnet)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ofav2_jax.checks import plain
 from ofav2_jax.model.network import NUM_STAGES, middle_width
 from ofav2_jax.model.stage import FIRST_LEVEL, STACKED_LEVELS
 from ofav2_jax.model.supernet import SuperNet, Variables
@@ -35,8 +36,11 @@ def sort_channels(net: SuperNet, variables: Variables, width_phase: int) -> dict
         `variables` with permuted channels, batch-norm statistics included where there are any.
 
     Raises:
-        ValueError: if `width_phase` is not 1 or 2.
+        ValueError: if `width_phase` is not 1 or 2, or `variables` has no "params".
     """
+    if "params" not in variables:
+        raise ValueError(f"variables has no params: it must be a mapping with params, not with {', '.join(variables)}")
+    width_phase = plain(width_phase)
     if type(width_phase) is not int or width_phase not in _KEPT_EXPAND:
         raise ValueError(f"width_phase={width_phase!r} is not allowed: it must be 1 or 2")
     expand = _KEPT_EXPAND[width_phase]

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ofav2_jax.checks import plain
 from ofav2_jax.model.choices import Candidates, draw
 from ofav2_jax.model.network import CHOICES, network_spec
 from ofav2_jax.model.subnet import Subnet
@@ -29,6 +30,8 @@ class SearchSpace:
 
     def __init__(self, net: Any):
         """The whole space of `net` (a `SuperNet`; only its `network` name is read)."""
+        if not hasattr(net, "network"):
+            raise ValueError(f"net={net!r} is not allowed: it must be a SuperNet")
         self._network = net.network
         spec = network_spec(net.network)
         for name, choice in CHOICES.items():
@@ -48,8 +51,9 @@ class SearchSpace:
         for name, values in allowed.items():
             if name not in CHOICES:
                 raise ValueError(f"choice {name!r} is unknown; choose from {', '.join(CHOICES)}")
-            if not isinstance(values, Collection) or not values:
+            if not isinstance(values, Collection) or isinstance(values, str) or not len(values):
                 raise ValueError(f"{name}={values!r} is not allowed: keep at least one value")
+            values = [plain(value) for value in values]
             for value in values:
                 if type(value) is not int or value not in getattr(self, name):
                     raise ValueError(f"{name}={value!r} is outside the space: choose from {getattr(self, name)}")
@@ -113,6 +117,7 @@ class SearchSpace:
         Raises:
             ValueError: if `n` is not a positive int.
         """
+        n = plain(n)
         if type(n) is not int or n < 1:
             raise ValueError(f"n={n!r} is not allowed: it must be a positive int")
         return jax.jit(draw, static_argnums=2)(key, jax.tree.map(jnp.asarray, self.candidates()), n).subnets()

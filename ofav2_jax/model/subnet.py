@@ -1,11 +1,17 @@
 """`Subnet`: one subnet as plain ints."""
 
 import dataclasses
-import numbers
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ofav2_jax.model.network import CHOICES, LEVELS_PER_STAGE, NUM_LEVELS, NUM_STAGES
+from ofav2_jax.checks import did_you_mean, plain
+from ofav2_jax.model.network import CHOICES, LEVELS_PER_STAGE, NUM_LEVELS, NUM_STAGES, Choice
+
+# The height in the scores of the ensemble of all exits.
+ENSEMBLE = "ensemble"
+# Those of Once-For-All's code.
+_OTHER_NAMES = {"ks": "kernel", "e": "expand", "d": "depth"}
 
 
 class LevelChoice(NamedTuple):
@@ -40,21 +46,51 @@ class Subnet:
 
     def __post_init__(self):
         for choice in CHOICES.values():
-            given = getattr(self, choice.name)
-            if choice.is_single:
-                values = (given,)
-            elif not isinstance(given, tuple) or len(given) != choice.count:
-                raise ValueError(f"{choice.name}={given!r} is not allowed: it must be a tuple of {choice.count} ints")
-            else:
-                values = given
-            # NumPy integers become plain ints, because JSON knows no others.
-            plain = tuple(_checked_value(choice.name, value) for value in values)
-            object.__setattr__(self, choice.name, plain[0] if choice.is_single else plain)
+            values = _plain_values(choice, getattr(self, choice.name))
+            object.__setattr__(self, choice.name, values[0] if choice.is_single else values)
 
     @classmethod
     def uniform(cls, kernel: int = 7, expand: int = 6, depth: int = 4, level: int = 7, height: int = 5) -> "Subnet":
         """The subnet that makes the same choice at every level and stage; the defaults are the maximal one."""
         return cls((kernel,) * NUM_LEVELS, (expand,) * NUM_LEVELS, (depth,) * NUM_STAGES, (level,) * NUM_LEVELS, height)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Subnet":
+        """Reads a subnet from a row of `results.json`, or from the JSON of another tool.
+
+        Args:
+            row: for each choice a number, which holds everywhere, or a list with one for each level or stage. The
+                names are those of the attributes, or Once-For-All's `ks`, `e` and `d`. `level` and `height` may be
+                missing, and "ensemble" is the height of a row about all exits, which the last one stands for. Keys
+                about something else, such as `top1`, are not read.
+
+        Raises:
+            ValueError: if a choice is missing, is there twice, or has a value that is not allowed, or for a key that
+                looks like a misspelt choice.
+        """
+        if not isinstance(row, Mapping):
+            raise ValueError(f"row={row!r} is not allowed: it must be a JSON object with the choices of a subnet")
+        given: dict[str, Any] = {}
+        for key, value in row.items():
+            name = _OTHER_NAMES.get(key, key)
+            if name in given:
+                raise ValueError(f"{name} is there twice in the row: {', '.join(map(str, row))}")
+            if name in CHOICES:
+                given[name] = value
+            elif hint := did_you_mean(str(key), CHOICES):
+                raise ValueError(f"{key!r} is not a choice of a subnet{hint}")
+        for name in ("kernel", "expand", "depth"):
+            if name not in given:
+                raise ValueError(f"{name} is missing in the row, which has {', '.join(map(str, row))}")
+        return cls(**{name: _from_json(CHOICES[name], value) for name, value in given.items()})
+
+    def as_json(self) -> dict[str, int | list[int]]:
+        """The choices as JSON has them in `results.json`, for `from_json`: the same value everywhere is one number."""
+
+        def short(values: Any) -> int | list[int]:
+            return values if isinstance(values, int) else values[0] if len(set(values)) == 1 else list(values)
+
+        return {name: short(getattr(self, name)) for name in CHOICES}
 
     @classmethod
     def parse(cls, text: str) -> "Subnet":
@@ -63,6 +99,8 @@ class Subnet:
         Raises:
             ValueError: if `text` does not have that form or holds a value that is not allowed.
         """
+        if not isinstance(text, str):
+            raise ValueError(f"subnet={text!r} is not readable; write it like k7-e6-d4-l7-h5")
         match = re.fullmatch("-".join(rf"{name[0]}(\d+)" for name in CHOICES), text, re.ASCII)
         if not match or len(match[len(CHOICES)]) != 1:
             raise ValueError(f"subnet={text!r} is not readable; write it like k7-e6-d4-l7-h5")
@@ -87,9 +125,40 @@ class Subnet:
         return LevelChoice(self.kernel[i], self.expand[i], self.level[i])
 
 
-def _checked_value(name: str, value: Any) -> int:
-    is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not is_int or value not in CHOICES[name].values:
-        allowed = ", ".join(map(str, sorted(CHOICES[name].values)))
-        raise ValueError(f"{name} contains {value!r}, which is not allowed: choose from {allowed}")
-    return int(value)
+def _plain_values(choice: Choice, given: Any) -> tuple[int, ...]:
+    """The values of one choice as plain ints; JSON has lists, other tools have arrays and integers of NumPy."""
+    is_array = hasattr(given, "ndim") and given.ndim == 1
+    values: tuple[Any, ...]
+    if choice.is_single:
+        values = (given,)
+    elif is_array or isinstance(given, tuple | list):
+        values = tuple(given.tolist() if is_array else given)
+    else:
+        values = ()
+    if len(values) != choice.count:
+        shown = " ".join(repr(given).split())
+        raise ValueError(f"{choice.name}={shown} is not allowed: it must be a tuple of {choice.count} ints")
+    return tuple(_checked_value(choice, value) for value in values)
+
+
+def _checked_value(choice: Choice, value: Any) -> int:
+    number = plain(value)
+    if type(number) is not int or number not in choice.values:
+        allowed = ", ".join(map(str, sorted(choice.values)))
+        raise ValueError(f"{choice.name} contains {number!r}, which is not allowed: choose from {allowed}")
+    return number
+
+
+def _from_json(choice: Choice, given: Any) -> Any:
+    """A value of a JSON object as the field of a Subnet: a number stands for the same choice everywhere."""
+    if choice.is_single:
+        return CHOICES["height"].values[0] if given == ENSEMBLE else _whole(given)
+    if isinstance(given, list | tuple) or (hasattr(given, "ndim") and given.ndim):
+        return tuple(map(_whole, given))
+    return (_whole(given),) * choice.count
+
+
+def _whole(value: Any) -> Any:
+    """An int for a float such as 7.0, as tools write it that know one kind of number only."""
+    value = plain(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ofav2_jax.checks import plain
 from ofav2_jax.model.blocks import ExitHead, StemBlock, StemConv
 from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.layers import BatchNorm
@@ -46,6 +47,8 @@ class SuperNet(nn.Module):
 
     def __post_init__(self):
         network_spec(self.network)
+        for field in ("width_multiplier", "num_classes"):
+            object.__setattr__(self, field, plain(getattr(self, field)))
         number = isinstance(self.width_multiplier, int | float) and not isinstance(self.width_multiplier, bool)
         if not number or not 0 < self.width_multiplier < math.inf:
             raise ValueError(f"width_multiplier={self.width_multiplier!r} is not allowed: it must be a number > 0")

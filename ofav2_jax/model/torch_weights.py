@@ -12,14 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import load_file
 
 from ofav2_jax.model.network import LEVELS_PER_STAGE
 from ofav2_jax.model.stage import STACKED_LEVELS
+from ofav2_jax.model.state_dict import host_array, read_state_dict
 from ofav2_jax.model.supernet import SuperNet, Variables, variable_shapes
 
-# PyTorch counts the batches that a batch norm has seen; nothing here needs it.
-_IGNORED = "num_batches_tracked"
 # The largest number of names of each kind that an error message lists.
 _MAX_LISTED = 5
 
@@ -84,7 +82,9 @@ def load_torch(source: str | pathlib.Path | Mapping[str, Any], net: SuperNet) ->
 
     Args:
         source: a `.safetensors` file, or a mapping from the reference's names to arrays (numpy arrays, PyTorch
-            tensors or whatever `np.asarray` takes). Entries named `num_batches_tracked` are ignored.
+            tensors or whatever `np.asarray` takes). The names may have a common prefix (`module.`), and the mapping may
+            lie inside another one (`state_dict`, `model`), as training loops leave them; what lies beside it, and
+            entries named `num_batches_tracked`, are ignored.
         net: the same network with the same width multiplier and classes.
 
     Returns:
@@ -92,11 +92,12 @@ def load_torch(source: str | pathlib.Path | Mapping[str, Any], net: SuperNet) ->
         unless `jax_enable_x64` is on.
 
     Raises:
-        ValueError: if the file is not safetensors, or if entries are missing, unexpected or of another shape.
+        ValueError: if the file is not safetensors, or if entries are missing, unexpected, of another shape, no
+            floating-point numbers or not finite.
     """
-    state = {name: _host_array(value) for name, value in _read(source).items() if not name.endswith(_IGNORED)}
     entries = list(_entries(net))
-    _check(state, entries, net)
+    where, found_state = read_state_dict(source, [entry.name for entry in entries])
+    state = _arrays(where, found_state, entries, net)
     found: dict[tuple[str, ...], list[np.ndarray]] = {}
     for entry in entries:
         found.setdefault(entry.path, []).append(_from_torch(state[entry.name], entry.path))
@@ -133,39 +134,38 @@ def to_torch(variables: Variables, net: SuperNet) -> dict[str, np.ndarray]:
     return state
 
 
-def _read(source) -> Mapping[str, Any]:
-    if isinstance(source, Mapping):
-        return source
-    if pathlib.Path(source).suffix != ".safetensors":
-        raise ValueError(
-            f"source={str(source)!r} is not allowed: it must be a .safetensors file or a mapping. Loading a pickled "
-            "checkpoint (.pth, .pt, .bin) can execute code: convert it with safetensors.torch.save_file first"
-        )
-    return load_file(source)
-
-
-def _host_array(value: Any) -> np.ndarray:
-    # A PyTorch tensor that requires a gradient or lies on a GPU refuses np.asarray.
-    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-
-
-def _check(state: Mapping[str, np.ndarray], entries: list[_Entry], net: SuperNet) -> None:
+def _arrays(where: str, state: Mapping[str, Any], entries: list[_Entry], net: SuperNet) -> dict[str, np.ndarray]:
+    """The arrays of a state dict that fits."""
     shapes = {entry.name: entry.shape for entry in entries}
+    arrays, not_numbers, not_finite = {}, [], []
+    for name in shapes:
+        if name in state:
+            try:
+                value = arrays[name] = host_array(state[name])
+                if not jnp.issubdtype(value.dtype, jnp.floating):
+                    not_numbers.append(name)
+                elif not np.isfinite(value).all():
+                    not_finite.append(name)
+            except (TypeError, ValueError):
+                not_numbers.append(name)
     problems = {
         "missing": [name for name in shapes if name not in state],
         "unexpected": [name for name in state if name not in shapes],
         "of another shape": [
-            f"{name} {state[name].shape} instead of {shape}"
-            for name, shape in shapes.items()
-            if name in state and state[name].shape != shape
+            f"{name} {value.shape} instead of {shapes[name]}"
+            for name, value in arrays.items()
+            if value.shape != shapes[name]
         ],
+        "without floating-point numbers": not_numbers,
+        "with NaN or infinite numbers": not_finite,
     }
     if any(problems.values()):
         told = "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in problems.items() if names)
         raise ValueError(
-            f"the state dict does not fit network={net.network!r}, width_multiplier={net.width_multiplier}, "
+            f"{where} does not fit network={net.network!r}, width_multiplier={net.width_multiplier}, "
             f"num_classes={net.num_classes}: {told}"
         )
+    return arrays
 
 
 def _listed(names: list[str]) -> str:

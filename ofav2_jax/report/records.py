@@ -7,14 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from ofav2_jax import files
-from ofav2_jax.checks import is_number
-from ofav2_jax.model.network import network_spec
+from ofav2_jax.checks import is_number, refuse, require_among
+from ofav2_jax.model.network import CHOICES, network_spec
 from ofav2_jax.settings.phases import Phase
+from ofav2_jax.settings.settings import Settings
 
 _SETTINGS = (
     *("name", "network", "width_multiplier", "seed", "resolutions", "batch_size", "engine", "teacher"),
     *("warmup_learning_rate", "data", "phases", "recipe", "evaluation"),
 )
+# What every version has written into the sections, and is read from them.
+_READ = {
+    *(("data", name) for name in ("dataset", "base_resolution", "num_classes")),
+    *(("evaluation", name) for name in ("recalibration_images", "recalibration_batch_size")),
+    ("recipe", "augmentation"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +37,8 @@ class EpochRecord:
         learning_rate: learning rate of the epoch's last step.
         images_per_s: training images per second.
         validation_top1: top-1 on the validation split in %, measured at the end of the epoch.
+        images_waited: share of the time of the training steps, in %, for which streamed images were waited for; None if
+            the images are on the devices.
     """
 
     step: int
@@ -40,10 +49,11 @@ class EpochRecord:
     learning_rate: float
     images_per_s: float
     validation_top1: float
+    images_waited: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The record as a dictionary that JSON can hold; `from_json` is the inverse."""
-        return dataclasses.asdict(self)
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "EpochRecord":
@@ -62,6 +72,7 @@ class EpochRecord:
         if "train_top1" not in values and is_number(values.get("top1")):
             values["train_top1"] = 100 * values["top1"]
         fields = [field.name for field in dataclasses.fields(cls)]
+        values.setdefault("images_waited", None)
         for name in fields:
             if name not in values:
                 raise ValueError(f"{name!r} is missing")
@@ -70,6 +81,8 @@ class EpochRecord:
                 valid, allowed = isinstance(value, str), "a str"
             elif name in ("step", "epoch"):
                 valid, allowed = type(value) is int, "an int"
+            elif name == "images_waited":
+                valid, allowed = value is None or is_number(value), "a number"
             else:
                 valid, allowed = is_number(value), "a number"
             if not valid:
@@ -115,6 +128,7 @@ def read_run(directory: Path) -> RunRecord:
         result = files.phase_directory(directory, index, phase.name) / files.PHASE_RESULT
         if result.is_file():
             results[phase.name] = files.read_json(result, ("avg", "best", "subnets"))
+            _require_result(results[phase.name], result)
     info, totals, data = (directory / name for name in (files.INFO, files.RESULTS, files.DATA))
     return RunRecord(
         directory=directory,
@@ -138,11 +152,58 @@ def _read_settings(directory: Path) -> tuple[dict[str, Any], tuple[Phase, ...]]:
         raise ValueError(f"{path} does not hold a run's settings: {', '.join(missing)} missing")
     try:
         network_spec(settings["network"])
-        settings["data"]["dataset"], settings["data"]["base_resolution"], settings["data"]["num_classes"]
+        _require_alike(settings, json.loads(json.dumps(Settings.paper(settings["network"]).as_json())))
         phases = tuple(Phase(**{**phase, "values": tuple(phase["values"])}) for phase in settings["phases"])
+        for phase in phases:
+            require_among(f"phases.{phase.key}.unlocks", phase.unlocks, ("", *CHOICES))
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} does not hold a run's settings: {error}") from error
     return settings, phases
+
+
+def _require_alike(value: Any, like: Any, name: str = "") -> None:
+    """Refuses settings with fields of other kinds than those of the paper's settings, for instance a text for a number.
+
+    Args:
+        value: a field of settings, or settings as a whole; they may lack what older versions did not write.
+        like: the same of the paper's settings.
+        name: the field's name, for messages.
+    """
+    kinds = (dict, "an object"), (list, "a list"), (str, "a text"), (bool, "true or false")
+    kind, told = next((each for each in kinds if isinstance(like, each[0])), (None, "a number"))
+    if name == "recipe.exit_weights" and isinstance(value, list):
+        like = [1]
+    elif like is None:
+        if not (value is None or isinstance(value, str) or is_number(value)):
+            refuse(name, value, "a number, a text or null")
+    elif not (isinstance(value, kind) if kind else is_number(value)):
+        refuse(name, value, told)
+    if isinstance(like, dict):
+        for key, inner in like.items():
+            if key in value:
+                _require_alike(value[key], inner, f"{name}.{key}" if name else key)
+            elif (name, key) in _READ:
+                raise ValueError(f"{name}.{key} is missing")
+    elif isinstance(like, list):
+        if name == "recipe.augmentation" and len(value) != len(like):
+            refuse(name, value, f"a list of {len(like)}")
+        for i, item in enumerate(value):
+            _require_alike(item, like[min(i, len(like) - 1)] if like else 0, f"{name}[{i}]")
+
+
+def _require_result(result: Mapping[str, Any], path: Path) -> None:
+    """Refuses a `result.json` whose numbers are none."""
+    for name in ("avg", "best"):
+        if not is_number(result[name]):
+            raise ValueError(f"{path} cannot be read: {name}={result[name]!r} is not a number")
+    subnets = result["subnets"]
+    if not isinstance(subnets, list) or not subnets:
+        raise ValueError(f"{path} cannot be read: 'subnets' is not a list of subnets")
+    for number, subnet in enumerate(subnets):
+        for name in ("resolution", *CHOICES, "top1", "macs", "params"):
+            value = subnet.get(name) if isinstance(subnet, dict) else None
+            if not is_number(value) and not (name == "height" and isinstance(value, str)):
+                raise ValueError(f"{path} cannot be read: subnets[{number}].{name}={value!r} is not a number")
 
 
 def _read_metrics(path: Path) -> list[EpochRecord]:

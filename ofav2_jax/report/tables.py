@@ -1,6 +1,7 @@
 """Tables IV and V of the paper with the results of runs, each result beside the paper's number."""
 
 import csv
+import html
 import io
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -111,7 +112,10 @@ def _run(run, theirs):
 
 
 def _lines(table: dict[str, Any]) -> Iterator[list[str]]:
-    """Lists the lines of a table: the header, then for each row the paper's numbers and each run's with differences."""
+    """Lists the lines of a table: the header, then for each row the paper's numbers and each run's with differences.
+
+    What comes from the files of a run is made printable: a terminal obeys control characters.
+    """
     yield ["network", "teacher", "what", *_COLUMNS]
     for row in table["rows"]:
         label = row["network"]
@@ -141,14 +145,24 @@ def _lines(table: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def _label(run):
-    label = f"{run['directory']}, seed {run['seed']}"
+    label = _printable(f"{run['directory']}, seed {run['seed']}")
     if run["finished_phases"] < run["num_phases"]:
         label += f", {run['finished_phases']} of {run['num_phases']} phases"
     return label + (f", reduced [{run['note']}]" if run["note"] else "")
 
 
 def _footnotes(table: dict[str, Any]) -> list[str]:
-    return [f"[{number}] not comparable with the paper: {text}" for number, text in enumerate(table["notes"], 1)]
+    notes = (_printable(text) for text in table["notes"])
+    return [f"[{number}] not comparable with the paper: {text}" for number, text in enumerate(notes, 1)]
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _markdown(text: str) -> str:
+    """Text in Markdown, which may hold HTML and in whose tables "|" ends a cell."""
+    return html.escape(text, quote=False).replace("|", "\\|")
 
 
 def as_text(tables: Sequence[dict[str, Any]]) -> str:
@@ -173,9 +187,9 @@ def as_markdown(tables: Sequence[dict[str, Any]]) -> str:
         head, *lines = _lines(table)
         parts += [f"## {table['title']}", "", f"{_CAPTION[0].upper()}{_CAPTION[1:]}.", ""]
         parts += [f"| {' | '.join(head)} |", f"|{'---|' * 3}{'---:|' * len(_COLUMNS)}"]
-        parts += [f"| {' | '.join(cell.strip().replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
+        parts += [f"| {' | '.join(_markdown(cell.strip()) for cell in line)} |" for line in lines]
         # Without a blank line between them, Markdown would join the footnotes into one paragraph.
-        parts += ["", *(part for note in _footnotes(table) for part in (note, ""))]
+        parts += ["", *(part for note in _footnotes(table) for part in (_markdown(note), ""))]
     return "\n".join(parts)
 
 

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ofav2_jax.checks import refuse
-from ofav2_jax.data.dataset import Dataset
-from ofav2_jax.data.decoding import Progress
+from ofav2_jax.data.dataset import Dataset, Progress
 from ofav2_jax.data.sources import load_dataset
 from ofav2_jax.evaluate.evaluator import Evaluator
 from ofav2_jax.evaluate.recalibrate import recalibration_indices

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ofav2_jax import files
-from ofav2_jax.checks import did_you_mean
+from ofav2_jax.checks import did_you_mean, local_path
 from ofav2_jax.data.dataset import Dataset, completed_fingerprint, fingerprint
 from ofav2_jax.evaluate.evaluator import Evaluator
 from ofav2_jax.model.packing import Params
@@ -137,7 +137,10 @@ def open_run(
     Raises:
         ValueError: if `directory` is not a run's directory; names the file and the reason.
     """
-    path = Path(directory).expanduser()
+    path = local_path("directory", directory)
+    for name, value in (("data_dir", data_dir), ("archive", archive)):
+        if value is not None:
+            local_path(name, value)
     file = path / files.SETTINGS
     if not file.is_file():
         raise ValueError(f"{path} is not a run directory: there is no {files.SETTINGS} in it")

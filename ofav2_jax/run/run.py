@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ofav2_jax.checks import local_path, require_range
 from ofav2_jax.data.dataset import Dataset, fingerprint
 from ofav2_jax.evaluate.evaluator import summary, uniform_scores
 from ofav2_jax.model.packing import Params
@@ -24,9 +25,10 @@ from ofav2_jax.run.progress import Progress, all_finite, arrays_at_start, copied
 from ofav2_jax.run.reporter import Reporter, Silent, StepProgress
 from ofav2_jax.run.store import Store
 from ofav2_jax.runtime import processes
+from ofav2_jax.runtime.feed import StreamedImages
 from ofav2_jax.runtime.programs import quick_compiler_options
 from ofav2_jax.runtime.sharding import replicate
-from ofav2_jax.settings.phases import unlocked_values
+from ofav2_jax.settings.phases import sorting, unlocked_values
 from ofav2_jax.settings.settings import Settings
 from ofav2_jax.train.epoch import EpochMeter, NonFiniteLossError, TakenSteps
 
@@ -44,10 +46,11 @@ class Run:
         workdir: the run's directory; created. If a run with the same settings is there, it is resumed.
         devices: the devices to use, those of other processes included; None: all that JAX sees.
         reporter: is called as the run goes on; None: nothing is printed.
-        checkpoint_every_s: seconds between checkpoints inside an epoch; an epoch ends with one anyway.
+        checkpoint_every_s: seconds between checkpoints inside an epoch; an epoch ends with one anyway. Of several
+            processes the first one decides for all.
 
     Raises:
-        ValueError: see `assembly.require_fit`.
+        ValueError: see `assembly.require_fit`; for a workdir that is not local, or a number that is out of range.
         DifferentRunError, DirectoryInUseError: see `RunDirectory.claim`.
     """
 
@@ -60,20 +63,24 @@ class Run:
         reporter: Reporter | None = None,
         checkpoint_every_s: float = 60.0,
     ):
+        path = local_path("workdir", workdir)
+        require_range("checkpoint_every_s", checkpoint_every_s, 0)
         self._parts = assemble(settings, dataset, devices)
         self.settings = settings = self._parts.settings
+        identity = fingerprint(dataset)
         processes.require_same("settings", settings.as_json())
-        processes.require_same("data", fingerprint(dataset))
-        self._store = Store(Path(workdir).expanduser(), settings, dataset)
+        processes.require_same("data", identity)
+        self._store = Store(path, settings, identity)
         self._reporter = reporter or Silent()
         self._checkpoint_every_s = checkpoint_every_s
         self._devices = self._parts.devices
         self._space = self._parts.space
         self._epochs = self._parts.epochs
+        self._is_streamed = isinstance(self._parts.feed, StreamedImages)
         self._param_shapes = variable_shapes(self.net)["params"]
         self._unpack = jax.jit(self._parts.step.packing.unpack, compiler_options=quick_compiler_options())
         self._saved_at = time.monotonic()
-        self._stop = processes.StopRequest(self._devices)
+        self._requests = processes.Requests(self._devices)
         # On a CPU training and compiling would take each other's time.
         self._compiles_ahead = jax.default_backend() == "cpu"
         # Seconds by kind, over all starts of this run.
@@ -95,7 +102,7 @@ class Run:
         """Trains and evaluates every phase that is left.
 
         Returns:
-            The content of `results.json`.
+            The content of `results.json`, which a run that was finished already leaves as it is.
 
         Raises:
             NonFiniteLossError: naming phase, step and the last checkpoint.
@@ -105,6 +112,7 @@ class Run:
         phases = self.settings.phases
         try:
             progress = self._resume()
+            is_finished = progress.phase == len(phases)
             while progress.phase < len(phases):
                 self._reporter.phase_started(progress.phase, phases[progress.phase])
                 self._train_phase(progress)
@@ -113,6 +121,8 @@ class Run:
                 progress = self._start(progress.phase + 1, self._unpack(progress.best))
                 self._save(progress)
             self._store.wait()
+            if is_finished and (results := self._store.results()) is not None:
+                return results
             seconds = {kind: round(seconds, 1) for kind, seconds in self._seconds.items()}
             further = {
                 "class_names": self._parts.dataset.class_names,
@@ -125,13 +135,11 @@ class Run:
 
     def request_stop(self) -> None:
         """Makes `execute` save and raise `StoppedError` after the step at hand. Can be called from a signal handler."""
-        self._stop.request()
+        self._requests.stop()
 
     def _start(self, phase: int, params: Params) -> Progress:
         """The progress before the first step of a phase; if `phase` is beyond the last, that at the end of the run."""
-        phases = self.settings.phases
-        width_phase = phases[phase].width_phase if phase < len(phases) else 0
-        arrays = arrays_at_start(params, self.net, self.settings.recipe, width_phase)
+        arrays = arrays_at_start(params, self.net, self.settings.recipe, sorting(self.settings.phases, phase))
         return Progress.at_start(phase, replicate(arrays, self._devices))
 
     def _resume(self) -> Progress:
@@ -164,19 +172,19 @@ class Run:
 
     def _train_epoch(self, progress: Progress, teacher: Params | None, space: SearchSpace, epoch: int) -> EpochRecord:
         phase, per_epoch = self.settings.phases[progress.phase], self._epochs.steps_per_epoch
-        started, first = self._clock(), progress.step
+        started, first, waited_s = self._clock(), progress.step, 0.0
         meter = EpochMeter(functools.partial(self._refuse_loss, progress.phase), progress.totals)
         for taken in self._epochs.steps(progress.phase, first, progress.state, teacher, space):
             progress.state, progress.step = taken.state, taken.number
+            waited_s += taken.waited_s
             loss = meter.add(taken)
             if not self._compiles_ahead:
                 # After the first step, whose own program comes first.
                 self._compiles_ahead = True
                 compile_ahead(self._parts)
-            self._stop.poll()
+            self._requests.poll(is_save_due=time.monotonic() - self._saved_at > self._checkpoint_every_s)
             # The last step of an epoch is saved after the epoch's validation, which may change `best`.
-            due = time.monotonic() - self._saved_at > self._checkpoint_every_s or self._stop
-            if progress.step % per_epoch and due:
+            if progress.step % per_epoch and self._requests.must_save:
                 meter.flush()
                 progress.totals = meter.totals
                 self._save(progress)
@@ -195,6 +203,7 @@ class Run:
             learning_rate=taken.learning_rate,
             images_per_s=round(images_per_s, 1),
             validation_top1=-1.0,
+            images_waited=round(100 * waited_s / max(self._clock() - started, 1e-9), 1) if self._is_streamed else None,
         )
 
     def _validate(self, index: int, space: SearchSpace, params: Params) -> float:
@@ -233,7 +242,7 @@ class Run:
         self._saved_at = time.monotonic()
 
     def _stop_if_requested(self) -> None:
-        if self._stop:
+        if self._requests.must_stop:
             self._store.wait()
             raise StoppedError
 

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import socket
 from pathlib import Path
@@ -85,6 +86,15 @@ class RunDirectory:
             owner = lock.read().strip() or "another process"
             lock.close()
             raise DirectoryInUseError(f"workdir={str(self.path)!r} is in use by {owner}") from error
+        except OSError as error:
+            # Lustre and NFS may be mounted without locks. A run by itself needs none.
+            logging.warning(
+                "%s cannot be locked (%s): the run goes on, but a second one in %s would not be noticed; start none "
+                "there, or mount the file system with locks",
+                lock.name,
+                error.strerror,
+                self.path,
+            )
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()

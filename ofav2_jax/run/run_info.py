@@ -15,6 +15,17 @@ from ofav2_jax import files
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
+def require_readable_info(workdir: Path) -> None:
+    """Refuses a directory whose `run.json` cannot be read, before a run goes on in it.
+
+    Raises:
+        ValueError: naming the file and the reason.
+    """
+    path = workdir / files.INFO
+    if path.exists() and not isinstance(files.read_json(path).get("resumed", []), list):
+        raise ValueError(f"{path} cannot be read: 'resumed' is not a list")
+
+
 def write_run_info(workdir: Path, command: Sequence[str]) -> None:
     """Writes `run.json` at the first start of a run, and adds an entry to it whenever the run is resumed.
 

@@ -3,13 +3,13 @@
 If there are several processes, the first one reads and writes, and broadcasts to the others what they need.
 """
 
+import contextlib
 import functools
 import logging
 from pathlib import Path
 from typing import Any
 
 from ofav2_jax import files
-from ofav2_jax.data.dataset import Dataset, fingerprint
 from ofav2_jax.run import checkpoint
 from ofav2_jax.run.run_directory import RunDirectory
 from ofav2_jax.runtime import processes
@@ -22,18 +22,18 @@ class Store:
     Args:
         workdir: the directory; created.
         settings: the run's settings.
-        dataset: the run's data set.
+        data: the fingerprint of the run's data, see `data.dataset.fingerprint`.
 
     Raises:
         DifferentRunError, DirectoryInUseError: see `RunDirectory.claim`.
     """
 
-    def __init__(self, workdir: Path, settings: Settings, dataset: Dataset):
+    def __init__(self, workdir: Path, settings: Settings, data: dict[str, Any]):
         self._phases = settings.phases
         self._directory = RunDirectory(workdir)
         self._checkpoints: checkpoint.RunState | None = None
         if processes.is_first():
-            self._directory.claim(settings, fingerprint(dataset))
+            self._directory.claim(settings, data)
             self._checkpoints = checkpoint.RunState(workdir / files.STATE)
 
     # --- checkpoints -------------------------------------------------------------------------------------------
@@ -113,6 +113,15 @@ class Store:
             return results
 
         return processes.broadcast(write)
+
+    def results(self) -> dict[str, Any] | None:
+        """The content of `results.json`; None if it was not written yet, or cannot be read."""
+
+        def read():
+            with contextlib.suppress(ValueError):
+                return files.read_json(self._directory.path / files.RESULTS, ("name", "phases", "params_sha256"))
+
+        return processes.broadcast(read)
 
     # --- measurements ------------------------------------------------------------------------------------------
 

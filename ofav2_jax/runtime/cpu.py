@@ -29,7 +29,7 @@ def _use_huge_pages() -> None:
     gives huge pages to nobody or to everybody.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if _TUNABLE in tunables or not _MODE.exists() or "[madvise]" not in _MODE.read_text():
+    if _TUNABLE in tunables or not _MODE.exists() or "[madvise]" not in _MODE.read_text(encoding="utf-8"):
         return
     setting = ":".join(filter(None, [tunables, f"{_TUNABLE}=1"]))
     sys.stdout.flush()

@@ -116,12 +116,17 @@ def prefetched(feed: ImageFeed, batches: Iterable[np.ndarray]) -> Iterator[tuple
 
 
 def image_feed(dataset: Dataset, devices: Sequence[jax.Device]) -> ImageFeed:
-    """Resident images if there is a single process and each device has room for all of them, else streamed ones."""
+    """Resident images, or streamed ones, see `must_stream`."""
+    return (StreamedImages if must_stream(dataset, devices) else ResidentImages)(dataset, devices)
+
+
+def must_stream(dataset: Dataset, devices: Sequence[jax.Device]) -> bool:
+    """Whether images stay on the host: there are several processes, or a device has no room for all images."""
     if jax.process_count() > 1:
-        return StreamedImages(dataset, devices)
+        return True
     size = dataset.num_images * dataset.images[0].nbytes
     memory = (devices[0].memory_stats() or {}).get("bytes_limit")
     if memory is None:
         # JAX has no memory statistics for a CPU, whose devices share the memory of the machine.
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(devices)
-    return (ResidentImages if size <= _FOR_IMAGES * memory else StreamedImages)(dataset, devices)
+    return size > _FOR_IMAGES * memory

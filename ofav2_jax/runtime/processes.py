@@ -1,6 +1,7 @@
 """Several processes of one run: they agree on where it starts and when it stops; the first one reads and writes."""
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -21,6 +22,7 @@ _LOST_AFTER_S = 30
 # Seconds that processes wait for each other, for instance for one that downloads a data set.
 _WAIT_S = 3600
 _STOP = "ofav2_jax stop"
+_WATCH_EVERY_S = 0.5
 _barriers = itertools.count()
 _leaving = threading.Lock()
 
@@ -92,20 +94,36 @@ def announce_stop() -> bool:
     return True
 
 
-def when_stop_is_announced(call: Callable[[], None]) -> None:
-    """Calls a function, in a thread of its own, once any process announces a stop."""
-    if not jax.distributed.is_initialized():
-        return
-    client = multihost.get_jax_distributed_client()
+class StopWatch:
+    """Waits, in a thread of its own, until any process announces a stop.
 
-    def wait() -> None:
-        while jax.distributed.is_initialized():
-            # The wait ends with an error when its time is over, and when this process disconnects.
+    Args:
+        call: is called then, in that thread. If there is only one process, it never is.
+    """
+
+    def __init__(self, call: Callable[[], None]):
+        self._call = call
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        if jax.distributed.is_initialized():
+            self._thread = threading.Thread(target=self._wait, daemon=True)
+            self._thread.start()
+
+    def _wait(self) -> None:
+        client = multihost.get_jax_distributed_client()
+        # The client can wait by itself, but not be interrupted: a thread that still waits in it when Python ends aborts
+        # the process.
+        while not self._ended.wait(_WATCH_EVERY_S):
+            # What it says of a key that is not there yet, or once this process has disconnected.
             with contextlib.suppress(jax.errors.JaxRuntimeError):
-                client.blocking_key_value_get(_STOP, 1000 * _WAIT_S)
-                return call()
+                client.key_value_try_get(_STOP)
+                return self._call()
 
-    threading.Thread(target=wait, daemon=True).start()
+    def end(self) -> None:
+        """Ends the watch, also if `call` was called."""
+        self._ended.set()
+        if self._thread not in (None, threading.current_thread()):
+            self._thread.join(_WATCH_EVERY_S)  # type: ignore[union-attr]
 
 
 def is_first() -> bool:
@@ -177,10 +195,11 @@ def require_same(what: str, value: Any) -> None:
         raise DifferentProcessesError(f"process {', '.join(map(str, differing))} has other {what} than process 0")
 
 
-class StopRequest:
-    """A request to stop a run, true as a bool once the run must stop.
+class Requests:
+    """Requests to save and to stop a run, on which all processes act between the same two steps.
 
-    Any process can be asked to stop; all of them then agree to stop between the same two steps.
+    Any process can be asked to stop. When to save is the first one's decision: saving runs programs on all devices, and
+    the clocks of several processes would have them run these at different places among the others.
 
     Args:
         devices: the run's devices.
@@ -188,27 +207,43 @@ class StopRequest:
 
     def __init__(self, devices: Sequence[jax.Device]):
         self._devices = devices
-        self._requested = False
-        self._agreed = False
+        self._asked_to_stop = False
+        self._agreed = (False, False)
         self._pending: jax.Array | None = None
 
-    def request(self) -> None:
+    def stop(self) -> None:
         """Requests a stop. Can be called from a signal handler."""
-        self._requested = True
+        self._asked_to_stop = True
 
-    def poll(self) -> None:
-        """Exchanges requests between the processes. Each of them must call it after each step."""
+    def poll(self, is_save_due: bool) -> None:
+        """Exchanges requests between the processes. Each of them must call it after each step.
+
+        Args:
+            is_save_due: whether the run should be saved; read in the first process only. If there are several
+                processes, they save one step later.
+        """
         if jax.process_count() == 1:
+            self._agreed = (False, is_save_due)
             return
         # The result that is read here was queued one step ago, so that this process need not wait for the devices.
-        self._agreed = self._pending is not None and bool(self._pending)
-        self._pending = _any(shard(np.full(len(self._devices), self._requested), self._devices))
+        to_stop, to_save = (False, False) if self._pending is None else np.asarray(self._pending).tolist()
+        self._agreed = to_stop, to_save
+        # A save that is agreed on is about to happen: to ask for it once more would be to save twice.
+        own = [self._asked_to_stop, is_save_due and is_first() and not to_save]
+        self._pending = _any_of_each(shard(np.tile(own, (len(self._devices), 1)), self._devices))
         if jax.default_backend() == "cpu":
             # On CPUs this collective must not run at the same time as those of the next step.
             jax.block_until_ready(self._pending)
 
-    def __bool__(self) -> bool:
-        return self._requested if jax.process_count() == 1 else self._agreed
+    @property
+    def must_stop(self) -> bool:
+        """Whether the run must stop now."""
+        return self._asked_to_stop if jax.process_count() == 1 else self._agreed[0]
+
+    @property
+    def must_save(self) -> bool:
+        """Whether the run must save now, to go on or to stop."""
+        return self.must_stop or self._agreed[1]
 
 
-_any = jax.jit(jnp.any)
+_any_of_each = jax.jit(functools.partial(jnp.any, axis=0))

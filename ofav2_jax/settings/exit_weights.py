@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ofav2_jax.checks import did_you_mean, is_number
+from ofav2_jax.checks import did_you_mean, is_number, plain
 
 EXIT_SCHEMES = ("desc", "asc", "unif")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -26,6 +26,7 @@ def exit_weights(scheme: str, num_exits: int) -> np.ndarray:
     Raises:
         ValueError: for an unknown scheme or a number of exits below 1.
     """
+    num_exits = plain(num_exits)
     if type(num_exits) is not int or num_exits < 1:
         raise ValueError(f"num_exits={num_exits!r} is not allowed: it must be a positive int")
     ranks = np.arange(1, num_exits + 1, dtype=np.float32)
@@ -40,11 +41,11 @@ def ensemble_weights(scheme: str | Sequence[float], num_exits: int) -> tuple[np.
 
     Args:
         scheme: a scheme of `exit_weights`, used for both; or "mix", desc for the losses and asc for the outputs;
-            or the numbers themselves, first exit first, used for both.
+            or numbers, first exit first, used for both; they are divided by their sum.
         num_exits: n; a single-exit network has 1.
 
     Returns:
-        Weights of the losses and weights of the outputs, each float32 [n].
+        Weights of the losses and weights of the outputs, each float32 [n]; each add up to 1.
 
     Raises:
         ValueError: for an unknown scheme, or numbers that are negative, not finite, too few or too many.
@@ -58,8 +59,10 @@ def ensemble_weights(scheme: str | Sequence[float], num_exits: int) -> tuple[np.
             raise ValueError(f"exit_weights={scheme!r} is unknown; choose one of {', '.join(names)}{hint}")
         weights = exit_weights(scheme, num_exits)
     else:
-        allowed = isinstance(scheme, Sequence) and all(is_number(weight) and weight >= 0 for weight in scheme)
+        scheme = tuple(map(plain, scheme)) if isinstance(scheme, Sequence | np.ndarray) else scheme
+        allowed = isinstance(scheme, tuple) and all(is_number(weight) and weight >= 0 for weight in scheme)
         if not allowed or not 0 < sum(map(float, scheme)) <= _FLOAT32_MAX or num_exits not in (1, len(scheme)):
             raise ValueError(f"exit_weights={scheme!r} is not allowed: give {num_exits} numbers >= 0, not all 0")
-        weights = np.asarray(scheme if num_exits > 1 else (1,), np.float32)
+        numbers = np.asarray(scheme if num_exits > 1 else (1,), np.float64)
+        weights = (numbers / numbers.sum()).astype(np.float32)
     return weights, weights

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from ofav2_jax.checks import is_number, refuse
+from ofav2_jax.checks import is_number, make_plain, refuse
 from ofav2_jax.model.network import CHOICES, network_spec
 
 
@@ -36,6 +36,8 @@ class Phase:
     width_phase: int = 0
 
     def __post_init__(self):
+        make_plain(self)
+
         def refuse_field(name, allowed):
             refuse(f"phases.{self.key}.{name}", getattr(self, name), allowed)
 
@@ -107,6 +109,20 @@ def unlocked_values(phases: Sequence[Phase], index: int) -> dict[str, tuple[int,
         if not phase.is_full:
             unlocked[phase.unlocks] |= set(phase.values)
     return {name: tuple(sorted(values, reverse=True)) for name, values in unlocked.items()}
+
+
+def sorting(phases: Sequence[Phase], index: int) -> int:
+    """How channels are sorted before a phase: the argument `width_phase` of `sort_channels`; 0: not at all.
+
+    The first width phase of a run sorts all of them, also if it is not the first one of Table III.
+
+    Args:
+        phases: the phases of the run, in order.
+        index: the phase's index, from 0; `len(phases)` at the run's end.
+    """
+    if index == len(phases) or not phases[index].width_phase:
+        return 0
+    return sum(phase.width_phase > 0 for phase in phases[: index + 1])
 
 
 def learning_rate(phase: Phase, step: int, steps_per_epoch: int, warmup_learning_rate: float | None = None) -> float:

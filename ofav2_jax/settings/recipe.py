@@ -32,8 +32,8 @@ class Recipe:
         label_smoothing: share of the label that is spread evenly over all classes, in [0, 1).
         kd_ratio: weight of the distillation loss, which is added to the cross-entropy, >= 0.
         distillation: how a subnet learns from the teacher, a name of `train.losses.DISTILLATIONS`.
-        exit_weights: weights of the five exits: "desc", "asc", "unif", "mix", or numbers, first exit first; see
-            `exit_weights.ensemble_weights`.
+        exit_weights: weights of the five exits: "desc", "asc", "unif", "mix", or numbers, first exit first, which are
+            divided by their sum; see `exit_weights.ensemble_weights`.
         dropout_full, dropout_rate: dropout rates in phase full and in all other phases, in [0, 1).
         momentum: Nesterov momentum of SGD, in [0, 1).
         weight_decay: weight decay of all parameters but BN parameters and biases, >= 0.
@@ -49,6 +49,10 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 3e-5
     augmentation: Augmentation = Augmentation()
+
+    def __post_init__(self):
+        if isinstance(self.exit_weights, list) or hasattr(self.exit_weights, "tolist"):
+            object.__setattr__(self, "exit_weights", tuple(self.exit_weights))
 
     def require_valid(self, num_exits: int) -> None:
         """Refuses values that are not allowed.

@@ -6,6 +6,7 @@ from typing import Any
 
 from ofav2_jax.checks import (
     is_number,
+    make_plain,
     refuse,
     require_among,
     require_fraction,
@@ -86,8 +87,8 @@ class Settings:
     Attributes:
         name: the run's name, printable; the run's directory is runs/<name>.
         network: a name of Table II.
-        phases: the phases that Table III has for the network, in its order. Their learning rates, epochs and numbers
-            of subnets are free.
+        phases: the phases that Table III has for the network, in its order; all of them, or phase full and some of the
+            others. Their learning rates, epochs and numbers of subnets are free.
         width_multiplier: factor of all channel counts, > 0; the paper's are 1.0 and 1.2.
         seed: seed of every random draw (initialisation, splits, order, crops, subnets, dropout), an int >= 0 and
             < 2**32.
@@ -140,6 +141,7 @@ class Settings:
         return cls(**{"name": network, "network": network, "phases": paper_phases(network), **changes})
 
     def __post_init__(self):
+        make_plain(self)
         require_text("name", self.name)
         spec = network_spec(self.network)
         if not is_number(self.width_multiplier) or self.width_multiplier <= 0:
@@ -157,6 +159,7 @@ class Settings:
         for field, kind in (("data", DataSettings), ("recipe", Recipe), ("evaluation", Evaluation)):
             if not isinstance(getattr(self, field), kind):
                 refuse(field, getattr(self, field), f"a {kind.__name__}")
+            make_plain(getattr(self, field))
         self.data.require_valid()
         self._require_phases()
         self.recipe.require_valid(num_exits=5 if spec.early_exits else 1)
@@ -177,10 +180,16 @@ class Settings:
         def identity(phase):
             return phase.name, phase.unlocks, phase.values, phase.width_phase
 
-        wanted = paper_phases(self.network)
-        if list(map(identity, self.phases)) != list(map(identity, wanted)):
-            names, allowed = (", ".join(phase.name for phase in phases) for phases in (self.phases, wanted))
-            raise ValueError(f"phases={names} is not allowed: {self.network} goes through {allowed}, in this order")
+        if not isinstance(self.phases, tuple) or not all(isinstance(phase, Phase) for phase in self.phases):
+            refuse("phases", self.phases, "a tuple of Phases")
+        wanted = list(map(identity, paper_phases(self.network)))
+        ours = list(map(identity, self.phases))
+        if not ours or ours[0] != wanted[0] or ours != [each for each in wanted if each in ours]:
+            names, allowed = (", ".join(name for name, *_ in phases) for phases in (ours, wanted))
+            raise ValueError(
+                f"phases={names} is not allowed: {self.network} goes through {allowed}, in this order; all but "
+                f"{wanted[0][0]} can be left out"
+            )
         if self.engine == "static":
             for index, phase in enumerate(self.phases):
                 # This engine draws uniform subnets only, of which there can be fewer than a step samples.

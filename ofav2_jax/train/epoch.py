@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ class TakenSteps:
         choices: the choices of the step's subnets, or those of several steps' [steps, S, ...]; None in phase full.
         metrics: see `TrainStep.__call__`; with a leading axis of at least `count` steps if they are several.
         learning_rate: the last step's learning rate.
+        waited_s: seconds for which the images of these steps were waited for.
     """
 
     number: int
@@ -48,6 +50,7 @@ class TakenSteps:
     choices: Choices | None
     metrics: Metrics
     learning_rate: float
+    waited_s: float = 0.0
 
     def subnet(self, step: int, place: int) -> Subnet:
         """A subnet of one of the steps, both counted from 0; not in phase full."""
@@ -105,7 +108,11 @@ class EpochRunner:
         indices = (
             np.moveaxis(batches[numbers % per_epoch], 0, 1).reshape(num_devices, -1) for numbers, _, _ in dispatches
         )
-        for (numbers, count, resolution), (images, places) in zip(dispatches, prefetched(self.feed, indices)):
+        feed = prefetched(self.feed, indices)
+        for numbers, count, resolution in dispatches:
+            started = time.perf_counter()
+            images, places = next(feed)
+            waited_s = time.perf_counter() - started
             rates = [learning_rate(spec, int(n), per_epoch, settings.warmup_learning_rate) for n in numbers]
             several = self.engine.max_steps > 1
             key = _fold_in(of_phase, numbers if several else numbers[0])
@@ -121,7 +128,8 @@ class EpochRunner:
             if len(self.devices) > 1 and jax.default_backend() == "cpu":
                 # Collectives of several virtual CPU devices deadlock if too many steps are in flight.
                 jax.block_until_ready((state, metrics))
-            yield TakenSteps(int(numbers[count - 1]) + 1, count, state, choices, metrics, rates[count - 1])
+            number, rate_at_end = int(numbers[count - 1]) + 1, rates[count - 1]
+            yield TakenSteps(number, count, state, choices, metrics, rate_at_end, waited_s)
 
     def _dispatches(self, phase: int, first_step: int) -> list[tuple[np.ndarray, int, int]]:
         """Divides the rest of an epoch into dispatches: consecutive steps of one resolution, `max_steps` at most.

@@ -1,9 +1,12 @@
 """Folders of images: how they are divided, what is refused and named, what is left out, and Tiny ImageNet unpacked."""
 
+import contextlib
 import io
 import os
 import shutil
-import threading
+import signal
+import subprocess
+import sys
 import unicodedata
 import warnings
 
@@ -21,6 +24,7 @@ from ofav2_jax.data.tiny_imagenet.archive import Contents
 from ofav2_jax.data.tiny_imagenet.tiny_imagenet import TinyImagenet
 from tests.helpers import miniature
 from tests.helpers.pictures import encoded, picture, write_folder
+from tests.helpers.runs import ROOT, wait_until
 
 SIZE = 16
 
@@ -351,39 +355,38 @@ def test_another_folder_of_the_same_name_is_another_cache(root, tmp_path):
     assert load(root).class_names == first.class_names
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_an_interrupted_decoding_goes_on(root, decoded, cache, monkeypatch, kind):
-    write_folder(root)
-    monkeypatch.setattr(decoding, "_PART_BYTES", 4 * SIZE * SIZE * 3)
-    monkeypatch.setattr(decoding, "_num_threads", lambda: 1)
-    whole = np.array(load(root).images)
-    shutil.rmtree(cache)
-    decoded.clear()
-    enough = threading.Event()
-    wait = decoding.wait
+_SLOWLY = """
+import sys, time
+import ofav2_jax as ofa
+from ofav2_jax.data import decoding
+decode = decoding.decode_image
+decoding.decode_image = lambda *args: time.sleep(0.02) or decode(*args)
+decoding._PART_BYTES = 4 * 16 * 16 * 3
+decoding._num_threads = lambda: 1
+ofa.load_dataset("folder", data_dir=sys.argv[1], base_resolution=16)
+"""
 
-    def interrupted(futures, timeout):
-        assert enough.wait(60)
-        raise kind
 
-    real = decoding.decode_image
-    monkeypatch.setattr(
-        decoding,
-        "decode_image",
-        lambda *args: (len(decoded) == 20 and (enough.set(), blocked.wait(60)), real(*args))[1],
-    )
-    blocked = threading.Event()
-    threading.Timer(0.05, blocked.set).start()
-    monkeypatch.setattr(decoding, "wait", interrupted)
-    with pytest.raises(kind):
-        load(root)
-    assert [path.name[-11:] for path in cache.iterdir()] == [".incomplete"]
-    before = len(decoded)
-    assert before < 33
-    monkeypatch.setattr(decoding, "wait", wait)
-    monkeypatch.setattr(decoding, "decode_image", real)
-    again = load(root)
-    assert np.array_equal(again.images, whole) and len(decoded) - before < 33
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_is_stopped_goes_on(root, decoded, cache, monkeypatch, number):
+    write_folder(root, {"train": 40, "test": 20})
+    process = subprocess.Popen([sys.executable, "-c", _SLOWLY, str(root)], cwd=ROOT, stderr=subprocess.DEVNULL)
+
+    def some_are_done():
+        # The file may not be there yet, or be empty.
+        with contextlib.suppress(OSError, ValueError, EOFError, IndexError):
+            (records,) = cache.glob("*.incomplete/records.npy")
+            return (np.load(records)["state"] == decoding.DECODED).sum() >= 20
+        return False
+
+    assert wait_until(some_are_done, process)
+    process.send_signal(number)
+    assert process.wait() != 0
+    monkeypatch.setattr(decoding, "_PART_BYTES", 4 * 16 * 16 * 3)
+    dataset = load(root)
+    assert len(decoded) <= 160
+    pixels = {decode_image(file, SIZE).tobytes() for file in root.rglob("*.png")}
+    assert len(dataset.images) == 180 and {image.tobytes() for image in dataset.images} == pixels
     assert [path.suffix for path in cache.iterdir()] == [""]
 
 

@@ -63,9 +63,9 @@ class NoiseImages(tfds.core.GeneratorBasedBuilder):
 
 @pytest.fixture
 def load(tmp_path):
-    def load(name="noise_images", plan_only=False, **arguments):
+    def load(name="noise_images", **arguments):
         request = {"name": name, "data_dir": tmp_path / "tfds", "base_resolution": 32, **arguments}
-        return load_tfds(Request(**request), cache_dir=tmp_path / "cache", plan_only=plan_only)
+        return load_tfds(Request(**request), cache_dir=tmp_path / "cache")
 
     return load
 

@@ -67,6 +67,13 @@ def test_finished_run_does_nothing_when_started_again(uninterrupted, cache, tmp_
     workdir = tmp_path / "run"
     shutil.copytree(uninterrupted[0], workdir)
     before = results_of(workdir)
+    content, written_at = (workdir / "results.json").read_bytes(), (workdir / "results.json").stat().st_mtime_ns
+    status, out, err = finish(launch(workdir, cache))
+    assert status == 0, err
+    assert (workdir / "results.json").read_bytes() == content
+    assert (workdir / "results.json").stat().st_mtime_ns == written_at
+    assert before["compiled_programs"] > 1 and f"programs     {before['compiled_programs']}\n" in out
+
     (workdir / "results.json").unlink()
     written = {path: path.stat().st_mtime_ns for path in (workdir / "phases").glob("*/result.json")}
     status, _, err = finish(launch(workdir, cache))

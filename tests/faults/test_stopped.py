@@ -1,6 +1,8 @@
 """Runs that are told to stop, that need the same directory, whose data changed, or whose loss is not finite."""
 
 import dataclasses
+import errno
+import os
 import re
 import signal
 
@@ -9,6 +11,7 @@ import pytest
 from experiments.config import settings_from_config
 from ofav2_jax.data.dataset import fingerprint
 from ofav2_jax.data.digits import load_digits
+from ofav2_jax.run import run_directory
 from ofav2_jax.run.run_directory import DifferentRunError, RunDirectory
 from tests.configs.tiny import get_config
 from tests.helpers.runs import TINY, finish, kill, launch, wait_until
@@ -67,6 +70,20 @@ def test_changed_data_are_refused(tmp_path):
             directory.claim(settings, fingerprint(changed))
     directory.claim(settings, fingerprint(digits))
     directory.release()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_file_system_without_locks(number, tmp_path, monkeypatch, caplog):
+    def flock(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(run_directory.fcntl, "flock", flock)
+    directory = RunDirectory(tmp_path)
+    directory.claim(settings_from_config(get_config()), fingerprint(load_digits(0)))
+    directory.release()
+    assert (tmp_path / "settings.json").exists()
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{tmp_path}/lock cannot be locked ({os.strerror(number)}): the run goes on")
 
 
 def test_loss_that_is_no_number_names_the_subnet(cache, tmp_path):

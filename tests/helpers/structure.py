@@ -22,6 +22,32 @@ def sources() -> dict[str, Path]:
     return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
 
 
+def unspecified_encodings() -> dict[str, list[int]]:
+    """By module name the lines on which a text file is opened, read or written without naming its encoding."""
+    return {
+        name: [
+            node.lineno
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and _is_text(node) and "encoding" not in {k.arg for k in node.keywords}
+        ]
+        for name, file in sources().items()
+    }
+
+
+def _is_text(call: ast.Call) -> bool:
+    name, base = "", ""
+    if isinstance(call.func, ast.Attribute):
+        name, base = call.func.attr, getattr(call.func.value, "id", "")
+    elif isinstance(call.func, ast.Name):
+        name = call.func.id
+    if name in ("read_text", "write_text"):
+        # Others than those of paths are `files.write_text`, which has an encoding.
+        return isinstance(call.func, ast.Attribute) and base != "files"
+    modes = [*call.args[: 2 if base == "" else 1], *(k.value for k in call.keywords if k.arg == "mode")]
+    is_binary = any(isinstance(mode, ast.Constant) and "b" in str(mode.value) for mode in modes)
+    return name == "open" and base not in ("Image", "os", "tarfile") and not is_binary
+
+
 def room_of(module: str) -> str:
     """The room that a module belongs to."""
     return ".".join(module.split(".")[: 2 if module.startswith(f"{PACKAGE}.") else 1])

@@ -22,9 +22,11 @@ def write_run(directory: Path, network: str, finished: int | None = None, offset
         finished: number of finished phases; None means all. One epoch of the next phase is recorded.
         offset: number added to every top-1.
         changes: values for fields of the config, with "data__flip" for config.data.flip; `epochs` sets the number of
-            epochs of every phase.
+            epochs of every phase, and `phases` names those that are not left out.
     """
     config = paper_config(network, None)
+    for name in set(config.phases) - set(changes.pop("phases", config.phases)):
+        del config.phases[name]
     epochs = changes.pop("epochs", None)
     if epochs:
         for phase in config.phases.values():
