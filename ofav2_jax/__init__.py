@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ofav2_jax.model.space import SearchSpace
     from ofav2_jax.model.subnet import Subnet
     from ofav2_jax.model.supernet import SuperNet
-    from ofav2_jax.model.torch_weights import load_torch
+    from ofav2_jax.model.torch_weights import load_torch, save_torch
     from ofav2_jax.run.opened import open_run
     from ofav2_jax.run.run import Run
     from ofav2_jax.settings.exit_weights import exit_weights
@@ -52,6 +52,7 @@ _MODULES = {
     "open_run": "run.opened",
     "recalibrate": "model.apply",
     "recalibrate_masked": "model.apply",
+    "save_torch": "model.torch_weights",
     "sort_channels": "model.sorting",
     "to_onnx": "deploy.onnx_file",
     "to_stablehlo": "deploy.stablehlo",
@@ -79,6 +80,7 @@ __all__ = [
     "open_run",
     "recalibrate",
     "recalibrate_masked",
+    "save_torch",
     "sort_channels",
     "to_onnx",
     "to_stablehlo",

@@ -5,9 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ofav2_jax.checks import plain
 from ofav2_jax.model.network import CHOICES, LEVELS_PER_STAGE, NUM_STAGES, Block
 from ofav2_jax.model.space import SearchSpace
-from ofav2_jax.model.subnet import Subnet
+from ofav2_jax.model.subnet import ENSEMBLE, Subnet
 
 FORMAT = "ofav2_jax.design/1"
 # An unused level has the code 7, the only one that every network allows.
@@ -38,11 +39,13 @@ class Design:
     def __post_init__(self):
         if not isinstance(self.subnet, Subnet):
             raise ValueError(f"subnet={self.subnet!r} is not allowed: it must be a Subnet")
+        object.__setattr__(self, "resolution", plain(self.resolution))
         if type(self.resolution) is not int or self.resolution < 1:
             raise ValueError(f"resolution={self.resolution!r} is not allowed: it must be a positive int")
         height = self.subnet.height
         given = (height,) if self.exits is None else self.exits
-        if not isinstance(given, tuple | list) or not given or any(type(stage) is not int for stage in given):
+        given = plain(tuple(given)) if isinstance(given, tuple | list) else given
+        if not isinstance(given, tuple) or not given or any(type(stage) is not int for stage in given):
             raise ValueError(f"exits={given!r} is not allowed: it must be a tuple of stages")
         exits = tuple(sorted(given))
         if len(set(exits)) < len(exits) or exits[0] < 1 or exits[-1] != height:
@@ -91,7 +94,7 @@ class Design:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Design":
-        """Reads a record with the keys subnet, resolution and exits; others are passed over.
+        """Reads what `as_json` returns, or a row of `results.json`; further keys are passed over.
 
         Raises:
             ValueError: naming what is missing or not allowed.
@@ -100,13 +103,11 @@ class Design:
             raise ValueError(f"design={record!r} is not allowed: it must be a mapping")
         if record.get("format", FORMAT) != FORMAT:
             raise ValueError(f"format={record['format']!r} is not allowed: it must be {FORMAT!r}")
-        missing = [name for name in ("subnet", "resolution", "exits") if name not in record]
-        if missing:
-            raise ValueError(f"the design has no {missing[0]}: it must have subnet, resolution and exits")
-        exits = record["exits"]
-        return cls(
-            Subnet.parse(record["subnet"]), record["resolution"], tuple(exits) if isinstance(exits, list) else exits
-        )
+        if "resolution" not in record:
+            raise ValueError("the design has no resolution: it must have subnet and resolution")
+        subnet = Subnet.parse(record["subnet"]) if "subnet" in record else Subnet.from_json(record)
+        all_exits = tuple(range(1, NUM_STAGES + 1)) if record.get("height") == ENSEMBLE else None
+        return cls(subnet, record["resolution"], record.get("exits", all_exits))
 
     def require_fit(self, net: Any) -> None:
         """Refuses a network that does not hold this design.

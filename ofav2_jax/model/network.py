@@ -10,6 +10,8 @@ LEVELS_PER_STAGE = 4
 NUM_LEVELS = NUM_STAGES * LEVELS_PER_STAGE
 
 STEM_CHANNELS = 16
+# How the widths of exits follow from the width multiplier, see `Channels.at`: as in OFAv2's code or as in OFA's.
+EXIT_WIDTHS = ("ofav2", "ofa")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,16 +167,18 @@ class Channels:
     exits: tuple[tuple[int, int], ...]
 
     @classmethod
-    def at(cls, width_multiplier: float) -> "Channels":
+    def at(cls, width_multiplier: float, exit_widths: str = "ofav2") -> "Channels":
         """Scales Table I by `width_multiplier` (> 0).
 
         NOTE: as in the authors' code, an exit's widths are scaled twice: 6C and 8C of the stage's already
-        scaled channel count C, times the width multiplier again.
+        scaled channel count C, times the width multiplier again. With `exit_widths="ofa"` they are scaled once, as in
+        Once-For-All's own networks.
         """
         stages = tuple(make_divisible(stage.channels * width_multiplier) for stage in STAGES)
+        bases = stages if exit_widths == "ofav2" else tuple(stage.channels for stage in STAGES)
         exits = tuple(
             (make_divisible(6 * channels * width_multiplier), make_divisible(8 * channels * width_multiplier))
-            for channels in stages
+            for channels in bases
         )
         return cls(make_divisible(STEM_CHANNELS * width_multiplier), stages, exits)
 

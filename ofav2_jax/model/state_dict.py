@@ -1,7 +1,7 @@
 """Reads PyTorch state dicts, also as training loops leave them: inside of a checkpoint, under longer names."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,34 @@ _LFS_POINTER = b"version https://git-lfs"
 _MAX_DEPTH = 4
 
 
-def read_state_dict(source: Any, names: Collection[str]) -> tuple[str, dict[str, Any]]:
+def read_state_dict(source: Any, namings: Sequence[Collection[str]]) -> tuple[str, dict[str, Any], int]:
     """Finds the entries of a network.
 
     Args:
         source: see `torch_weights.load_torch`.
-        names: the names of the network's entries.
+        namings: the names of the network's entries; several sets where different programs name them differently.
 
     Returns:
-        Where the entries are, for messages, and the entries by their names without a common prefix such as `module.`:
-        of the only container with a prefix under which there are all names, else of the one with most of them.
+        Where the entries are, for messages; the entries by their names without a common prefix such as `module.`: of
+        the only container with a prefix under which there are all names, else of the one with most of them; and the
+        index of the naming.
 
     Raises:
         ValueError: if the source is a file that cannot be read, or if there are several sets of all names.
     """
     told, state = _read(source)
-    found = dict(_candidates(state, frozenset(names), "", _MAX_DEPTH))
-    whole = [place for place, entries in found.items() if all(name in entries for name in names)]
+    found = {
+        (naming, place): entries
+        for naming, names in enumerate(namings)
+        for place, entries in _candidates(state, frozenset(names), "", _MAX_DEPTH)
+    }
+    num_found = {key: sum(name in entries for name in namings[key[0]]) for key, entries in found.items()}
+    whole = [place for (naming, place), number in num_found.items() if number == len(namings[naming])]
     if len(whole) > 1:
         places = " and ".join(repr(place) for place in whole)
         raise ValueError(f"{told} holds the weights of {len(whole)} such networks, under {places}: give one of them")
-    place = max(found, key=lambda place: sum(name in found[place] for name in names))
-    return told + f" under {place!r}" * bool(place), found[place]
+    naming, place = max(found, key=lambda key: num_found[key])
+    return told + f" under {place!r}" * bool(place), found[naming, place], naming
 
 
 def host_array(value: Any) -> np.ndarray:

@@ -9,11 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ofav2_jax.checks import plain
+from ofav2_jax.checks import plain, require_among
 from ofav2_jax.model.blocks import ExitHead, StemBlock, StemConv
 from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.layers import BatchNorm
-from ofav2_jax.model.network import NUM_STAGES, Channels, NetworkSpec, network_spec
+from ofav2_jax.model.network import EXIT_WIDTHS, NUM_STAGES, Channels, NetworkSpec, network_spec
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.stage import Stage, UnpackLevel
 from ofav2_jax.model.subnet import Subnet
@@ -34,6 +34,8 @@ class SuperNet(nn.Module):
         num_classes: classes, at least 2.
         dtype: dtype of activations; parameters and BN statistics are float32.
         axis_name: pmap axis over which a training batch is sharded, for the statistics of batch norm; None: no axis.
+        exit_widths: "ofav2", or "ofa" for the widths of Once-For-All's own networks, which differ where the width
+            multiplier is not 1.
 
     Raises:
         ValueError: at construction, for an unknown network or a number out of range.
@@ -44,9 +46,11 @@ class SuperNet(nn.Module):
     num_classes: int = 200
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    exit_widths: str = EXIT_WIDTHS[0]
 
     def __post_init__(self):
         network_spec(self.network)
+        require_among("exit_widths", self.exit_widths, EXIT_WIDTHS)
         for field in ("width_multiplier", "num_classes"):
             object.__setattr__(self, field, plain(getattr(self, field)))
         number = isinstance(self.width_multiplier, int | float) and not isinstance(self.width_multiplier, bool)
@@ -62,7 +66,7 @@ class SuperNet(nn.Module):
 
     @property
     def channels(self) -> Channels:
-        return Channels.at(self.width_multiplier)
+        return Channels.at(self.width_multiplier, self.exit_widths)
 
     @property
     def exit_stages(self) -> range:

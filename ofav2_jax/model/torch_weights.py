@@ -1,18 +1,23 @@
-"""State dicts of the authors' PyTorch networks. PyTorch itself is not needed and not imported.
+"""State dicts of PyTorch networks, the authors' and Once-For-All's. PyTorch is not needed and not imported.
 
 PyTorch has convolution kernels [out, in, height, width] and separate names for all levels of a stage; here kernels are
 [height, width, in, out], and the levels 2 to 4 of a stage are stacked on a leading axis.
 """
 
 import dataclasses
+import os
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 
+from ofav2_jax.checks import local_path, refuse
+from ofav2_jax.files import write_bytes
 from ofav2_jax.model.network import LEVELS_PER_STAGE
 from ofav2_jax.model.stage import STACKED_LEVELS
 from ofav2_jax.model.state_dict import host_array, read_state_dict
@@ -82,21 +87,23 @@ def load_torch(source: str | pathlib.Path | Mapping[str, Any], net: SuperNet) ->
 
     Args:
         source: a `.safetensors` file, or a mapping from the reference's names to arrays (numpy arrays, PyTorch
-            tensors or whatever `np.asarray` takes). The names may have a common prefix (`module.`), and the mapping may
-            lie inside another one (`state_dict`, `model`), as training loops leave them; what lies beside it, and
-            entries named `num_batches_tracked`, are ignored.
+            tensors or whatever `np.asarray` takes). For ofa_mbv3 the names may also be those of Once-For-All's
+            `OFAMobileNetV3`, whose networks of width multiplier 1.2 have `exit_widths="ofa"`. The names may have a
+            common prefix (`module.`), and the mapping may lie inside another one (`state_dict`, `model`), as training
+            loops leave them; what lies beside it, and entries named `num_batches_tracked`, are ignored.
         net: the same network with the same width multiplier and classes.
 
     Returns:
-        {"params", "batch_stats"} for `net`. Arrays keep their dtype, except that JAX stores float64 as float32
-        unless `jax_enable_x64` is on.
+        {"params", "batch_stats"} for `net`. Arrays keep their dtype, except that half precision becomes float32, and
+        that JAX stores float64 as float32 unless `jax_enable_x64` is on.
 
     Raises:
         ValueError: if the file is not safetensors, or if entries are missing, unexpected, of another shape, no
             floating-point numbers or not finite.
     """
-    entries = list(_entries(net))
-    where, found_state = read_state_dict(source, [entry.name for entry in entries])
+    namings = [list(_entries(net, names)) for names in _namings(net)]
+    where, found_state, naming = read_state_dict(source, [[entry.name for entry in each] for each in namings])
+    entries = namings[naming]
     state = _arrays(where, found_state, entries, net)
     found: dict[tuple[str, ...], list[np.ndarray]] = {}
     for entry in entries:
@@ -111,18 +118,50 @@ def load_torch(source: str | pathlib.Path | Mapping[str, Any], net: SuperNet) ->
     return variables
 
 
-def to_torch(variables: Variables, net: SuperNet) -> dict[str, np.ndarray]:
+def save_torch(
+    variables: Variables, net: SuperNet, path: str | os.PathLike, names: Literal["ofav2", "ofa"] | None = None
+) -> None:
+    """Writes a state dict as a safetensors file, which `load_torch` reads.
+
+    In PyTorch `load_state_dict(safetensors.torch.load_file(path), strict=False)` reads it; what it lacks there is how
+    many batches a batch norm has seen.
+
+    Args:
+        variables: {"params", "batch_stats"} of `net`.
+        net: the supernet that they belong to.
+        path: the file, whose name ends in .safetensors.
+        names: "ofav2" for the names of the authors' networks, "ofa" for those of Once-For-All's `OFAMobileNetV3`; None:
+            those of the network whose exit widths `net` has.
+
+    Raises:
+        ValueError: for a file of another name, or names that the network does not have.
+        OSError: if the file cannot be written.
+    """
+    file = local_path("path", path)
+    if file.suffix != ".safetensors":
+        raise ValueError(f"path={str(path)!r} is not allowed: its name must end in .safetensors")
+    state = to_torch(variables, net, names or net.exit_widths)
+    write_bytes(file, safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in state.items()}))
+
+
+def to_torch(variables: Variables, net: SuperNet, names: str = "ofav2") -> dict[str, np.ndarray]:
     """Names and lays out variables, or gradients, as the PyTorch network does: the inverse of `load_torch`.
 
     Args:
         variables: {"params", "batch_stats"} of `net`, or one of the two.
         net: the supernet that they belong to.
+        names: see `save_torch`.
 
     Returns:
-        A state dict: numpy arrays by the authors' names.
+        A state dict: numpy arrays by PyTorch's names.
+
+    Raises:
+        ValueError: for names that the network does not have.
     """
+    if names not in _namings(net):
+        refuse("names", names, f"one of {', '.join(_namings(net))} for {net.network}")
     state = {}
-    for entry in _entries(net):
+    for entry in _entries(net, names):
         if entry.path[0] in variables:
             value: Any = variables
             for key in entry.path:
@@ -141,7 +180,11 @@ def _arrays(where: str, state: Mapping[str, Any], entries: list[_Entry], net: Su
     for name in shapes:
         if name in state:
             try:
-                value = arrays[name] = host_array(state[name])
+                value = host_array(state[name])
+                if value.dtype == np.float16:
+                    # Batch norm's statistics would be computed with in it.
+                    value = value.astype(np.float32)
+                arrays[name] = value
                 if not jnp.issubdtype(value.dtype, jnp.floating):
                     not_numbers.append(name)
                 elif not np.isfinite(value).all():
@@ -172,13 +215,30 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_MAX_LISTED] + ["..."] * (len(names) > _MAX_LISTED))
 
 
-def _entries(net: SuperNet) -> Iterator[_Entry]:
+def _namings(net: SuperNet) -> tuple[str, ...]:
+    """Whose names the network's entries can have."""
+    return ("ofav2", "ofa") if net.network == "ofa_mbv3" else ("ofav2",)
+
+
+def _entries(net: SuperNet, names: str) -> Iterator[_Entry]:
+    renamed = _of_once_for_all if names == "ofa" else str
     for key_path, leaf in jax.tree_util.tree_leaves_with_path(variable_shapes(net)):
         path = tuple(key.key for key in key_path)
         stacked = STACKED_LEVELS in path
         for index in range(LEVELS_PER_STAGE - 1) if stacked else (None,):
             shape = leaf.shape[1:] if stacked else leaf.shape
-            yield _Entry(_name(net, path[1:], index), _torch_shape(path, shape), path, index)
+            yield _Entry(renamed(_name(net, path[1:], index)), _torch_shape(path, shape), path, index)
+
+
+def _of_once_for_all(name: str) -> str:
+    """An entry of the authors' baseline network by the name that it has in Once-For-All's, where blocks are counted."""
+    if match := re.match(r"body_stages\.(\d)\.layers\.(\d)", name):
+        stage, level = int(match[1]), int(match[2])
+        return f"blocks.{1 + stage * LEVELS_PER_STAGE + level}{name[match.end() :]}"
+    for ours, theirs in (("head_stage.first_layer.", "blocks.0."), ("head_stage.", ""), ("exit_stage.", "")):
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    raise AssertionError(name)
 
 
 def _name(net: SuperNet, path: tuple[str, ...], index: int | None) -> str:
