@@ -194,7 +194,7 @@ def test_subnets_come_back_from_json():
     for subnet in ofa.SearchSpace(ofa.SuperNet("ee_dp")).sample(jax.random.key(0), 20):
         assert ofa.Subnet.from_json(json.loads(json.dumps(subnet.as_json()))) == subnet
     assert SMALL.as_json() == {"kernel": 3, "expand": 3, "depth": 2, "level": 6, "height": 2}
-    score = Score(SMALL, 32, False, 50.0, 90.0, 10, 20)
+    score = Score(SMALL, 32, False, 50.0, 90.0, 50.0, 10, 20)
     assert ofa.Subnet.from_json(score.as_json()) == SMALL
 
 
