@@ -7,6 +7,7 @@ What is sliced, in what order layers follow and which skips there are is what `m
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from ofav2_jax.deploy.layers import INPUT, Layer
@@ -62,7 +63,10 @@ class Extraction:
 
     def _add(self, op: str, name: str, *inputs: str, stride: int = 1, **arrays: Any) -> str:
         self.layers.append(Layer(name, op, inputs, stride))
-        self.arrays |= {f"{name}/{key}": np.ascontiguousarray(array) for key, array in arrays.items()}
+        for key, array in arrays.items():
+            # As JAX computes: float64 only where it is enabled.
+            dtype = jax.dtypes.canonicalize_dtype(np.promote_types(array.dtype, np.float32))
+            self.arrays[f"{name}/{key}"] = np.ascontiguousarray(array, dtype)
         return name
 
     def _conv(
