@@ -10,8 +10,9 @@ import numpy as np
 
 from ofav2_jax.deploy.standalone import Standalone
 
-# The largest difference that is allowed, divided by the largest logit.
-TOLERANCE = 1e-5
+# The largest difference that is allowed, divided by the largest logit. Rounding makes one of about 1e-6; where channels
+# hardly vary, batch norm magnifies it to some 1e-5.
+TOLERANCE = 1e-4
 # A file is written for any number of images.
 _BATCH_SIZES = (1, 64)
 
