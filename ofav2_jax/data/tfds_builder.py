@@ -40,7 +40,11 @@ def find_builder(name: str, data_dir: str | os.PathLike | None, archive: str | o
     if name == TINY_IMAGENET:
         from ofav2_jax.data.tiny_imagenet.tiny_imagenet import TinyImagenet
 
-        return TinyImagenet(data_dir=directory, archive=archive)
+        archive = Path(archive).expanduser() if archive is not None else None
+        builder = TinyImagenet(data_dir=directory, archive=archive)
+        if archive is not None and not archive.exists() and not is_prepared(builder):
+            raise FileNotFoundError(f"archive {archive} is not a file")
+        return builder
     try:
         return tfds.builder(name, data_dir=directory)
     except tfds.core.registered.DatasetNotFoundError:

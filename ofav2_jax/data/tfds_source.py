@@ -60,7 +60,11 @@ def load_tfds(request: Request, cache_dir: str | os.PathLike | None = None) -> D
         undecoded = Undecoded(
             _labels_before_preparing(builder), _class_names(builder, label_key), resolution, directory
         )
-        todo = "not prepared yet: it will be downloaded" if request.archive is None else f"of {request.archive}"
+        todo = (
+            "not prepared yet: it will be downloaded"
+            if request.archive is None
+            else f"to be read from {request.archive}"
+        )
         return planned_dataset(undecoded, request.name, request, normalisation, [todo])
     prepare(builder)
     chosen = choose_splits(builder, request, lambda split: _has_labels(builder, split))
