@@ -1,5 +1,7 @@
 """Finds and prepares data sets of TensorFlow Datasets; what is wrong is said in one line."""
 
+import contextlib
+import io
 import os
 import re
 import urllib.error
@@ -16,6 +18,8 @@ _CONNECTION_TIMEOUT_S = 10
 # "cifar10", "imagenet_resized/64x64", "cifar10:3.0.2"
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.\-+]+))?(:(?P<version>[\w.*]+))?")
 _INFO = "dataset_info.json"
+# What TFDS puts before the reason.
+_CONSTRUCTED = re.compile(r"^Failed to construct dataset .*?\}\": ")
 
 
 def find_builder(name: str, data_dir: str | os.PathLike | None, archive: str | os.PathLike | None) -> Any:
@@ -46,11 +50,19 @@ def find_builder(name: str, data_dir: str | os.PathLike | None, archive: str | o
             raise FileNotFoundError(f"archive {archive} is not a file")
         return builder
     try:
-        return tfds.builder(name, data_dir=directory)
+        # TFDS prints a banner where TensorFlow is missing.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return tfds.builder(name, data_dir=directory)
     except tfds.core.registered.DatasetNotFoundError:
         pass
+    except ImportError as error:
+        reason = _CONSTRUCTED.sub("", str(error))
+        raise ImportError(
+            f"data set {name!r} needs what is not installed ({reason}): {_elsewhere(parts['name'])}"
+        ) from error
     except (ValueError, AssertionError, RuntimeError) as error:
-        raise ValueError(f"data.dataset={name!r} is not allowed: {' '.join(str(error).split())[:300]}") from None
+        reason = _CONSTRUCTED.sub("", " ".join(str(error).split()))[:300]
+        raise ValueError(f"data.dataset={name!r} is not allowed: {reason}") from None
     directory = directory or Path(tfds.core.constants.DATA_DIR).expanduser()
     there = _prepared(directory / parts["name"])
     if there:
@@ -62,6 +74,10 @@ def find_builder(name: str, data_dir: str | os.PathLike | None, archive: str | o
         f"data set {name!r} is unknown to TensorFlow Datasets {tfds.__version__} and {state} {directory}; "
         f"https://www.tensorflow.org/datasets/catalog lists the names{did_you_mean(name, known)}"
     )
+
+
+def _elsewhere(name: str) -> str:
+    return f"prepare it elsewhere with `tfds build {name} --file_format=array_record` and give its `data_dir`"
 
 
 def _path_advice(path: Path) -> str:
@@ -122,9 +138,7 @@ def prepare(builder: Any) -> None:
 
     name = builder.info.full_name
     missing = f"{name} is not prepared in {builder.data_dir}"
-    elsewhere = (
-        f"prepare it elsewhere with `tfds build {builder.name} --file_format=array_record` and give its `data_dir`"
-    )
+    elsewhere = _elsewhere(builder.name)
     is_ours = builder.name == TINY_IMAGENET
     if not is_ours:
         _require_reachable(builder, missing, elsewhere)
