@@ -69,7 +69,8 @@ def find_builder(name: str, data_dir: str | os.PathLike | None, archive: str | o
         raise ValueError(f"data.dataset={name!r} is not allowed: {directory} has {listed(there)}")
     state = "is not prepared in" if directory.is_dir() else "there is no folder"
     # The message of TFDS itself lists more than a thousand names.
-    known = ["digits", "folder", TINY_IMAGENET, *tfds.list_builders(with_community_datasets=False)]
+    here = [folder.name for folder in directory.iterdir() if _prepared(folder)] if directory.is_dir() else []
+    known = ["digits", "folder", TINY_IMAGENET, *here, *tfds.list_builders(with_community_datasets=False)]
     raise ValueError(
         f"data set {name!r} is unknown to TensorFlow Datasets {tfds.__version__} and {state} {directory}; "
         f"https://www.tensorflow.org/datasets/catalog lists the names{did_you_mean(name, known)}"

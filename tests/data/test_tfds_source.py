@@ -243,7 +243,9 @@ def test_a_broken_image_is_named(load, monkeypatch, tmp_path):
     with pytest.raises(ValueError) as caught:
         load()
     message = str(caught.value)
-    assert re.fullmatch(r"broken image \d+ of split 'train' of noise_images/1\.2\.3 in \S+: it is empty; .*", message)
+    assert re.fullmatch(
+        r"broken image \d+ of split 'train' of noise_images/1\.2\.3 in \S+ \(class 3\): it is empty; .*", message
+    )
     assert not list((tmp_path / "cache").iterdir())
     dataset = load(skip_broken=True)
     assert sum(len(indices) for indices in dataset.splits.values()) == 30
