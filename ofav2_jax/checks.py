@@ -2,8 +2,10 @@
 
 import difflib
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
 
 
@@ -69,6 +71,18 @@ def require_normalisation(field: str, value: Any) -> None:
     # Beyond 1 lie the numbers for pixels in [0, 255].
     if not all(0 <= x <= 1 for x in mean) or not all(0 < x <= 1 for x in std):
         refuse(field, value, allowed)
+
+
+def expanded_path(field: str, path: str | os.PathLike) -> Path:
+    """A path with the home directory in the place of "~".
+
+    Raises:
+        ValueError: if there is no home directory.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        refuse(field, str(path), "a path without '~', because there is no home directory")
 
 
 def require_fraction(field: str, value: Any) -> None:

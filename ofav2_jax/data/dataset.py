@@ -178,6 +178,7 @@ class Request:
     skip_broken: bool = False
     progress: Progress | None = None
     plan_only: bool = False
+    check: Callable[["Dataset"], None] | None = None
 
 
 def pixels_sha256(images: np.ndarray, subset: np.ndarray | None = None) -> str:

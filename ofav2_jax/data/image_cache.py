@@ -112,7 +112,7 @@ def cached_images(
     skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> DecodedImages:
-    """Loads decoded images from the cache; if they are missing, unusable or other ones, decodes and caches them.
+    """Decodes and caches images that `load_cached` did not find.
 
     A folder appears under its name only when it is complete. Processes that need the same folder wait for each other.
     What a process that was stopped or killed has decoded so far is kept, and is not decoded again.
@@ -129,9 +129,7 @@ def cached_images(
         BrokenImageError: naming the first image that cannot be decoded, unless they are skipped.
         OSError: if the disk has no room, or the folder cannot be written.
     """
-    if (found := load_cached(directory, identity, skip_broken)) is not None:
-        return found
-    identity = _as_json(identity)
+    identity, found = _as_json(identity), None
     _make_writable(directory.parent)
     with _locked(directory.with_name(directory.name + ".lock")):
         # Another process may have written it while this one waited.

@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from ofav2_jax.checks import did_you_mean
+from ofav2_jax.checks import did_you_mean, expanded_path, refuse
 from ofav2_jax.data.array_checks import listed
 
 TINY_IMAGENET = "tiny_imagenet"
@@ -34,17 +34,16 @@ def find_builder(name: str, data_dir: str | os.PathLike | None, archive: str | o
         ValueError: if there is no such data set, naming what was probably meant.
     """
     parts = _NAME.fullmatch(name)
-    directory = Path(data_dir).expanduser() if data_dir is not None else None
+    directory = expanded_path("data.data_dir", data_dir) if data_dir is not None else _default_directory()
     if parts is None:
-        raise ValueError(f"data.dataset={name!r} is not allowed: {_path_advice(Path(name).expanduser())}")
-    if directory is not None:
-        _require_parent(directory, parts["name"])
+        raise ValueError(f"data.dataset={name!r} is not allowed: {_path_advice(expanded_path('data.dataset', name))}")
+    _require_parent(directory, parts["name"])
     import tensorflow_datasets as tfds
 
     if name == TINY_IMAGENET:
         from ofav2_jax.data.tiny_imagenet.tiny_imagenet import TinyImagenet
 
-        archive = Path(archive).expanduser() if archive is not None else None
+        archive = expanded_path("data.archive", archive) if archive is not None else None
         builder = TinyImagenet(data_dir=directory, archive=archive)
         if archive is not None and not archive.exists() and not is_prepared(builder):
             raise FileNotFoundError(f"archive {archive} is not a file")
@@ -63,7 +62,6 @@ def find_builder(name: str, data_dir: str | os.PathLike | None, archive: str | o
     except (ValueError, AssertionError, RuntimeError) as error:
         reason = _CONSTRUCTED.sub("", " ".join(str(error).split()))[:300]
         raise ValueError(f"data.dataset={name!r} is not allowed: {reason}") from None
-    directory = directory or Path(tfds.core.constants.DATA_DIR).expanduser()
     there = _prepared(directory / parts["name"])
     if there:
         raise ValueError(f"data.dataset={name!r} is not allowed: {directory} has {listed(there)}")
@@ -75,6 +73,14 @@ def find_builder(name: str, data_dir: str | os.PathLike | None, archive: str | o
         f"data set {name!r} is unknown to TensorFlow Datasets {tfds.__version__} and {state} {directory}; "
         f"https://www.tensorflow.org/datasets/catalog lists the names{did_you_mean(name, known)}"
     )
+
+
+def _default_directory() -> Path:
+    """The directory of prepared data sets that TFDS uses if none is named."""
+    try:
+        return Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
+    except RuntimeError:
+        refuse("data.data_dir", None, "the directory of prepared data sets, because there is no home directory")
 
 
 def _elsewhere(name: str) -> str:
