@@ -107,7 +107,7 @@ def _divided(
     if request.num_classes is not None:
         require_class_count(name, request.num_classes, num_classes)
         num_classes = request.num_classes
-    splits = {split: indices[labels[indices] < num_classes] for split, indices in splits.items()}
+        splits = {split: indices[labels[indices] < num_classes] for split, indices in splits.items()}
     kept = np.sort(np.concatenate(list(splits.values())))
     divided, how = divide(labels, splits, request)
     missing = np.setdiff1d(np.arange(num_classes), labels[divided["train"]])

@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ofav2_jax.data import decoding, image_cache
+from ofav2_jax.data import decoding, image_cache, tfds_source
 from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.data.dataset import Request, fingerprint
 from ofav2_jax.data.tfds_source import load_tfds
@@ -260,6 +260,27 @@ def test_damaged_records_are_named(load, tmp_path):
     file.write_bytes(content)
     with pytest.raises(OSError, match=r"split 'train' of noise_images/1\.2\.3 in .* cannot be read: "):
         load()
+
+
+def test_labels_beyond_the_classes_are_refused(load, monkeypatch, decoded, tmp_path):
+    load()
+    shutil.rmtree(tmp_path / "cache")
+    # The name of a class was deleted after the images were prepared.
+    features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=3)}
+    monkeypatch.setattr(NoiseImages, "features", features)
+    labels = tmp_path / "tfds" / "noise_images" / "1.2.3" / "label.labels.txt"
+    labels.write_text("0\n1\n2\n")
+    for plan_only in (True, False):
+        with pytest.raises(
+            ValueError, match="label 3 in split 'train' is not allowed: with 3 classes labels are 0 to 2"
+        ):
+            load(plan_only=plan_only)
+    monkeypatch.setattr(tfds_source, "_PLANNED_IMAGES", 0)
+    with pytest.raises(
+        ValueError, match=r"image \d+ of split 'train' of .* has label 3, and noise_images/1\.2\.3 has 3"
+    ):
+        load()
+    assert len(decoded) < 64 and not list((tmp_path / "cache").iterdir())
 
 
 def test_a_plan_of_a_prepared_set_decodes_nothing(load, decoded, tmp_path):
