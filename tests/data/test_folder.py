@@ -489,6 +489,15 @@ def test_command(root, cache, capsys, tmp_path):
     assert err.startswith("error: broken image ") and len(err.splitlines()) == 1
 
 
+def test_the_command_of_the_readme_fits_a_hundred_and_sixty_images(root, capsys, tmp_path):
+    write_folder(root, {"": 40}, classes=("bee", "cat", "dog", "emu"))
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (command,) = (line for line in text.splitlines() if "--config.data.dataset=folder" in line)
+    arguments = command.replace("=DIR", f"={root}").split("experiments.eps")[1].split()
+    assert eps.main(["eps", *arguments, f"--workdir={tmp_path / 'run'}", "--dry_run"]) == 0
+    assert "images: 108 train, 20 validation, 32 test images" in capsys.readouterr().out
+
+
 # --- Tiny ImageNet, unpacked -------------------------------------------------------------------------------------
 
 
