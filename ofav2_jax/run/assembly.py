@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -147,6 +147,7 @@ def dataset_of(
     archive: str | os.PathLike | None = None,
     progress: Progress | None = None,
     plan_only: bool = False,
+    check: Callable[[Dataset], None] | None = None,
 ) -> Dataset:
     """Loads the data set that settings name.
 
@@ -156,6 +157,7 @@ def dataset_of(
         archive: a local copy of Tiny ImageNet's archive.
         progress: is called while images are decoded.
         plan_only: decode nothing and write nothing.
+        check: is called before anything is decoded, too.
     """
     # The fields of these settings are arguments of `load_dataset`.
     fields = {field.name: getattr(settings.data, field.name) for field in dataclasses.fields(settings.data)}
@@ -166,6 +168,7 @@ def dataset_of(
         archive=archive,
         progress=progress,
         plan_only=plan_only,
+        check=check,
         **fields,
     )
 
