@@ -7,6 +7,7 @@ three resolutions.
 """
 
 import argparse
+import os
 import time
 from typing import Any
 
@@ -24,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch_size", type=int, default=200)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--json", help="file to write the figures to")
+    parser.add_argument("--json", type=os.path.expanduser, help="file to write the figures to")
     args = parser.parse_args()
 
     results: dict[str, Any] = {"machine": machine(), "steps": {}}
