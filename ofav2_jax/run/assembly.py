@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from ofav2_jax.checks import refuse
+from ofav2_jax.checks import local_path, refuse
 from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.data.sources import load_dataset
 from ofav2_jax.evaluate.evaluator import Evaluator
@@ -152,6 +152,8 @@ def dataset_of(
         archive: see `load_dataset`.
     """
     data = settings.data
+    data_dir = None if data_dir is None else local_path("data.data_dir", data_dir)
+    archive = None if archive is None else local_path("data.archive", archive)
     return load_dataset(
         data.dataset,
         seed=settings.seed,
