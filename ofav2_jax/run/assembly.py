@@ -86,6 +86,9 @@ def assemble(
     Raises:
         ValueError: see `require_fit`.
     """
+    for field, value, kind in (("settings", settings, Settings), ("dataset", dataset, Dataset)):
+        if not isinstance(value, kind):
+            refuse(field, value, f"a {kind.__name__}")
     settings = with_definite_dtype(settings)
     devices = list(jax.devices() if devices is None else devices)
     require_fit(settings, dataset, len(devices))
