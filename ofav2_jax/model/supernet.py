@@ -193,7 +193,7 @@ def check_params(net: SuperNet, variables: Any) -> None:
     """Requires variables with the parameters of a supernet, as far as the names of its parts say.
 
     Raises:
-        ValueError: unless `net` is a supernet, and `variables` a mapping with "params" in which no part of it is missing.
+        ValueError: unless `net` is a supernet and `variables` a mapping with "params" that lack no part of it.
     """
     if not isinstance(net, SuperNet):
         refuse("net", net, "a SuperNet")
