@@ -90,7 +90,9 @@ def _prepare(arguments: Arguments, resume: Sequence[str]) -> tuple[Run | None, P
     dataset = processes.first_before_others(lambda: load_dataset(config))
     require_fit(settings, dataset, len(devices))
     if first:
-        print_plan(settings, dataset, workdir, devices)
+        # That nobody reads it is no reason not to run.
+        with contextlib.suppress(OSError):
+            print_plan(settings, dataset, workdir, devices)
     if arguments.dry_run:
         return None, workdir
     _cache_programs()
