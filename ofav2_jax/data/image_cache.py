@@ -182,7 +182,7 @@ def _decode(
 def _locked(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         while True:
-            file = stack.enter_context(path.open("w"))
+            file = stack.enter_context(path.open("w", encoding="utf-8"))
             # The system unlocks it when the process ends, however it ends.
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

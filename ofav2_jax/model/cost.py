@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 
-from ofav2_jax.checks import plain
+from ofav2_jax.checks import plain, shown
 from ofav2_jax.model.network import NUM_STAGES, STAGES, Block, Channels, middle_width, squeeze_width
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.subnet import Subnet
@@ -51,7 +51,7 @@ def count(net: SuperNet, subnet: Subnet, resolution: int, all_exits: bool = Fals
     """
     resolution = plain(resolution)
     if type(resolution) is not int or resolution < 1:
-        raise ValueError(f"resolution={resolution!r} is not allowed: it must be a positive int")
+        raise ValueError(f"resolution={shown(resolution)} is not allowed: it must be a positive int")
     SearchSpace(net).check(subnet)
     channels = net.channels
     height = NUM_STAGES if all_exits else subnet.height

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ofav2_jax.checks import refuse
 from ofav2_jax.model.network import LEVELS_PER_STAGE
 from ofav2_jax.model.stage import STACKED_LEVELS
 from ofav2_jax.model.state_dict import host_array, read_state_dict
@@ -95,6 +96,8 @@ def load_torch(source: str | pathlib.Path | Mapping[str, Any], net: SuperNet) ->
         ValueError: if the file is not safetensors, or if entries are missing, unexpected, of another shape, no
             floating-point numbers or not finite.
     """
+    if not isinstance(net, SuperNet):
+        refuse("net", net, "a SuperNet")
     entries = list(_entries(net))
     where, found_state = read_state_dict(source, [entry.name for entry in entries])
     state = _arrays(where, found_state, entries, net)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from ofav2_jax.checks import refuse
+from ofav2_jax.checks import local_path, refuse
 from ofav2_jax.data.dataset import Dataset, Progress
 from ofav2_jax.data.sources import load_dataset
 from ofav2_jax.evaluate.evaluator import Evaluator
@@ -86,6 +86,9 @@ def assemble(
     Raises:
         ValueError: see `require_fit`.
     """
+    for field, value, kind in (("settings", settings, Settings), ("dataset", dataset, Dataset)):
+        if not isinstance(value, kind):
+            refuse(field, value, f"a {kind.__name__}")
     settings = with_definite_dtype(settings)
     devices = list(jax.devices() if devices is None else devices)
     require_fit(settings, dataset, len(devices))
@@ -161,6 +164,8 @@ def dataset_of(
     """
     # The fields of these settings are arguments of `load_dataset`.
     fields = {field.name: getattr(settings.data, field.name) for field in dataclasses.fields(settings.data)}
+    data_dir = None if data_dir is None else local_path("data.data_dir", data_dir)
+    archive = None if archive is None else local_path("data.archive", archive)
     return load_dataset(
         fields.pop("dataset"),
         seed=settings.seed,
