@@ -7,6 +7,7 @@ is compared with the package `ofa` (extra `bench`).
 """
 
 import argparse
+import os
 import statistics
 from typing import Any
 
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--recalibration_images", type=int, default=1000)
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", help="file to write the figures to")
+    parser.add_argument("--json", type=os.path.expanduser, help="file to write the figures to")
     args = parser.parse_args()
     for name in ("images", "recalibration_images"):
         if not BATCH_SIZE <= getattr(args, name) <= NUM_IMAGES or getattr(args, name) % BATCH_SIZE:

@@ -11,6 +11,7 @@ drawn equally often. Fourteen programs take ten minutes to compile; `--resolutio
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=200)
     parser.add_argument("--resolutions", default="64,56,48", help="the first for all figures, all for a whole run")
     parser.add_argument("--card", choices=["h100", "h200"], default="h100", help="whose data sheet estimates go by")
-    parser.add_argument("--json", help="file to write the figures to")
+    parser.add_argument("--json", type=os.path.expanduser, help="file to write the figures to")
     args = parser.parse_args()
     first, *others = (int(text) for text in args.resolutions.split(","))
 

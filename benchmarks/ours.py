@@ -35,7 +35,7 @@ def images() -> Dataset:
         name="noise",
         images=rng.integers(0, 256, (NUM_IMAGES, 64, 64, 3), dtype=np.uint8),
         labels=rng.integers(0, NUM_CLASSES, NUM_IMAGES).astype(np.int32),
-        splits={"train": indices, "validation": indices, "test": indices},
+        splits={"train": indices[4000:], "validation": indices[:2000], "test": indices[2000:4000]},
         num_classes=NUM_CLASSES,
         normalisation=Normalisation((0.5,) * 3, (0.25,) * 3),
     )

@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--json", help="file to write the figures to")
+    parser.add_argument("--json", type=os.path.expanduser, help="file to write the figures to")
     args = parser.parse_args()
 
     rows = {}

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="of each kind, two at a time")
     parser.add_argument("--phases", default="full,kernel,width2", help=f"any of {', '.join(NUM_SUBNETS)}")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of activations")
-    parser.add_argument("--json", help="file to write the figures to")
+    parser.add_argument("--json", type=os.path.expanduser, help="file to write the figures to")
     args = parser.parse_args()
     phases = args.phases.split(",")
     for phase in phases:

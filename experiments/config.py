@@ -4,6 +4,7 @@ import dataclasses
 import re
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from configs.common import base_config
@@ -11,7 +12,7 @@ from ofav2_jax.checks import did_you_mean, local_path, refuse, require_range, re
 from ofav2_jax.data.dataset import Dataset, Request
 from ofav2_jax.data.sources import DIGITS, require_allowed
 from ofav2_jax.model.network import network_spec
-from ofav2_jax.run.assembly import dataset_of, with_definite_dtype
+from ofav2_jax.run.assembly import dataset_of, require_fit, with_definite_dtype
 from ofav2_jax.settings.nested import from_nested
 from ofav2_jax.settings.phases import paper_phases
 from ofav2_jax.settings.recipe import Augmentation
@@ -28,10 +29,17 @@ def load_dataset(config: ConfigDict, plan_only: bool = False) -> Dataset:
         plan_only: download nothing, decode nothing and write nothing: images that are not decoded yet are zeros.
 
     Raises:
-        ValueError: if there is none of this name, or it cannot be used.
+        ValueError: if there is none of this name, it cannot be used, or the settings do not fit it.
     """
-    data = config.data
-    return dataset_of(settings_from_config(config), data.data_dir, data.archive, DecodingProgress(), plan_only)
+    settings, data = settings_from_config(config), config.data
+    return dataset_of(
+        settings,
+        data_dir=data.data_dir,
+        archive=data.archive,
+        progress=DecodingProgress(),
+        plan_only=plan_only,
+        check=lambda dataset: require_fit(settings, dataset, jax.device_count()),
+    )
 
 
 def settings_from_config(config: ConfigDict) -> Settings:

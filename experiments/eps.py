@@ -90,7 +90,9 @@ def _prepare(arguments: Arguments, resume: Sequence[str]) -> tuple[Run | None, P
     dataset = processes.first_before_others(lambda: load_dataset(config, arguments.dry_run))
     require_fit(settings, dataset, len(devices))
     if first:
-        print_plan(settings, dataset, workdir, devices)
+        # That nobody reads it is no reason not to run.
+        with contextlib.suppress(OSError):
+            print_plan(settings, dataset, workdir, devices)
     if arguments.dry_run:
         return None, workdir
     _cache_programs()
@@ -215,8 +217,9 @@ def launch(argv: list[str], program: str = _PROGRAM) -> NoReturn:
         except OSError:
             # Nobody reads it any more; Python would try once more, and exit with a status of its own.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    if status and jax.distributed.is_initialized():
-        # Without waiting for the other processes at the exit: that is how they learn of it.
+    if status:
+        # Without waiting for the other processes at the exit, which is how they learn of it; and for threads, because
+        # one that still compiles when Python ends aborts the process with a status of its own.
         os._exit(status)
     sys.exit(status)
 

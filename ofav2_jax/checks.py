@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeGuard
 
+# Longer values are cut in error messages.
+_MAX_SHOWN = 200
+
 
 def did_you_mean(name: str, choices: Iterable[str], spelling: Callable[[str], str] = repr) -> str:
     """The end of an error message about an unknown name.
@@ -28,9 +31,15 @@ def did_you_mean(name: str, choices: Iterable[str], spelling: Callable[[str], st
     return f"; did you mean {spelling(close[0])}?" if close else ""
 
 
+def shown(value: Any) -> str:
+    """A value in an error message: on one line, and cut if it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]} ..."
+
+
 def refuse(field: str, value: Any, allowed: str) -> NoReturn:
     """Raises the ValueError of a field whose value is not allowed."""
-    raise ValueError(f"{field}={value!r} is not allowed: it must be {allowed}")
+    raise ValueError(f"{field}={shown(value)} is not allowed: it must be {allowed}")
 
 
 def plain(value: Any) -> Any:

@@ -20,6 +20,7 @@ from experiments.console import Console
 from experiments.eps import main
 from ofav2_jax.model.network import NETWORKS
 from ofav2_jax.report.records import EpochRecord
+from ofav2_jax.run import assembly
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,6 +95,15 @@ def test_a_home_directory_is_the_users(tmp_path, monkeypatch, capsys):
     assert main(["eps", "--config=~/own.py", "--workdir=~/runs/here", "--dry_run"]) == 0
     assert f"directory    {tmp_path}/runs/here" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["own.py"]
+
+
+def test_data_in_the_home_directory(tmp_path, monkeypatch):
+    told = {}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(assembly, "load_dataset", lambda name, **arguments: told.update(arguments))
+    arguments = ["--config.data.archive=~/a.zip", "--config.data.data_dir", "~/sets"]
+    load_dataset(read_arguments(["eps", "--config=ee_d", *arguments]).config)
+    assert (told["archive"], told["data_dir"]) == (tmp_path / "a.zip", tmp_path / "sets")
 
 
 def test_without_a_home_directory_programs_are_not_kept(monkeypatch, caplog):

@@ -112,6 +112,35 @@ REFUSED = {
         lambda v: ofa.recalibrate_masked(NET, None, [IMAGES], [FULL]),
         "variables is a NoneType",
     ),
+    "no parts": (
+        lambda v: ofa.forward(NET, {"params": {}}, IMAGES, FULL, train=True),
+        "are not those of network='ee_dp'",
+    ),
+    "parameters that are none": (lambda v: ofa.sort_channels(NET, {"params": None}, 1), "stem_conv, .* missing"),
+    "another network's": (
+        lambda v: ofa.forward(
+            NET, {"params": {k: x for k, x in v["params"].items() if k != "exit_2"}}, IMAGES, FULL, True
+        ),
+        r"variables\['params'\] are not those of network='ee_dp': exit_2 missing",
+    ),
+    "a number of choices": (lambda v: ofa.SearchSpace(NET).restrict(kernel=jnp.int32(5)), "keep at least one value"),
+    "weights by no scheme": (lambda v: ofa.exit_weights([1, 2], 2), r"exit weights \[1, 2\] are unknown"),
+    "weights for no network": (
+        lambda v: ofa.load_torch({}, "ee_d"),
+        "net='ee_d' is not allowed: it must be a SuperNet",
+    ),
+    "nothing to sort the channels of": (
+        lambda v: ofa.sort_channels("ee_d", v, 1),
+        "net='ee_d' is not allowed: it must be a SuperNet",
+    ),
+    "a run of no settings": (
+        lambda v: ofa.Run({}, None, "unused"),
+        r"settings=\{\} is not allowed: it must be a Settings",
+    ),
+    "a run without data": (
+        lambda v: ofa.Run(ofa.Settings.paper("ee_d"), IMAGES, "unused"),
+        "dataset=array.* is not allowed: it must be a Dataset",
+    ),
     "nothing to sort": (lambda v: ofa.sort_channels(NET, {}, 1), "variables has no params"),
     "parameters to sort": (lambda v: ofa.sort_channels(NET, v["params"], 1), "variables has no params: it must be a"),
     "a name instead of a network": (lambda v: ofa.SearchSpace("ee_d"), "net='ee_d' is not allowed: it must be a"),
@@ -135,8 +164,10 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_arguments_of_the_wrong_kind_are_refused(params, case):
     call, message = REFUSED[case]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         call({"params": params})
+    # One line, however large the value.
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
 
 
 def test_numbers_of_numpy_are_numbers():

@@ -108,7 +108,8 @@ def test_what_cannot_be_opened(uninterrupted, tmp_path):
     with pytest.raises(ValueError, match="belongs to a run on other data: pixels_sha256 differ"):
         _ = ofa.open_run(changed).dataset
     names = tuple("abcdefghij")
-    fewer = dataclasses.replace(ofa.load_dataset("digits"), name="fewer", num_classes=11, class_names=(*names, "k"))
+    with pytest.warns(UserWarning, match="fewer: no training images of class k"):
+        fewer = dataclasses.replace(ofa.load_dataset("digits"), name="fewer", num_classes=11, class_names=(*names, "k"))
     with pytest.raises(ValueError, match="on other data: class_names, classes, name differ from those of 'fewer' here"):
         _ = ofa.open_run(uninterrupted[0], dataset=fewer).dataset
     digits = ofa.load_dataset("digits")

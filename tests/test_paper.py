@@ -76,6 +76,13 @@ def change(name, value):
     "name, value, said",
     [
         ("data.num_classes", 20, "20 instead of 200 classes"),
+        ("data.validation_fraction", 0.3, "validation fraction 0.3 instead of 0.15"),
+        ("data.test_split", "val", "test split val"),
+        (
+            "data.normalisation",
+            [[0.5] * 3, [0.25] * 3],
+            "normalisation ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))",
+        ),
         ("data.dataset", "cifar10", "data set cifar10 instead of Tiny ImageNet"),
         ("data.base_resolution", 128, "images of 128 instead of 64 pixels"),
         ("resolutions", (32, 48), "resolutions 32, 48 instead of 48, 56, 64"),

@@ -3,6 +3,9 @@
 import subprocess
 import sys
 
+import hypothesis
+import pytest
+
 from tests.helpers import structure
 
 
@@ -23,15 +26,28 @@ def test_layers_point_downwards():
 
 
 def test_modules_and_functions_are_short():
-    modules = {name: len(file.read_text().splitlines()) for name, file in structure.sources().items()}
+    modules = {name: len(file.read_text(encoding="utf-8").splitlines()) for name, file in structure.sources().items()}
     assert {name: lines for name, lines in modules.items() if lines > 300} == {}
     assert {name: lines for name, lines in structure.functions().items() if lines > 60} == {}
 
 
 def test_text_files_are_utf_8_whatever_the_locale_says():
     unspecified = {name: lines for name, lines in structure.unspecified_encodings().items() if lines}
-    # What the data sources read and write has tests of its own.
-    assert {name: lines for name, lines in unspecified.items() if not name.startswith("ofav2_jax.data.")} == {}
+    assert unspecified == {}
+
+
+def test_tests_of_a_module_run_in_one_process(request):
+    if not hasattr(request.config, "workerinput"):
+        pytest.skip("tests are not distributed over processes")
+    # Two modules of one group are those that need the same runs.
+    names = [item.nodeid.partition("@") for item in request.session.items]
+    assert all(group for _, _, group in names)
+    groups = {(name.partition("::")[0], group) for name, _, group in names if group != "runs"}
+    assert len(groups) == len({file for file, _ in groups})
+
+
+def test_no_test_fails_because_a_machine_is_slow():
+    assert hypothesis.settings.default.deadline is None
 
 
 def test_settings_and_reports_need_no_jax():

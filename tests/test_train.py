@@ -1,5 +1,6 @@
 """An undisturbed run from the command line; `faults/` tests disturbed ones."""
 
+import dataclasses
 import json
 import math
 import re
@@ -9,6 +10,8 @@ import pytest
 from experiments.config import settings_from_config
 from ofav2_jax.data.digits import load_digits
 from ofav2_jax.run.assembly import require_fit
+from ofav2_jax.run.run import Run
+from ofav2_jax.runtime import processes
 from tests.configs.tiny import get_config
 from tests.helpers.runs import results_of
 
@@ -43,3 +46,14 @@ def test_batch_size_that_the_devices_cannot_share_is_refused():
     require_fit(settings, load_digits(0), 4)
     with pytest.raises(ValueError, match="batch_size=400 is not allowed: it must be divisible by the 3 devices"):
         require_fit(settings, load_digits(0), 3)
+
+
+def test_processes_compare_pixels_too(monkeypatch, tmp_path):
+    compared = []
+    monkeypatch.setattr(processes, "require_same", lambda what, value: compared.append((what, value)))
+    settings, digits = settings_from_config(get_config()), load_digits(seed=0)
+    other = dataclasses.replace(digits, images=digits.images[::-1])
+    for number, dataset in enumerate((digits, other)):
+        Run(dataclasses.replace(settings, batch_size=8), dataset, tmp_path / str(number))
+    ours, theirs = (value for what, value in compared if what == "data")
+    assert {name for name in ours if ours[name] != theirs[name]} == {"pixels_sha256"}

@@ -48,11 +48,12 @@ class Replay:
             recipe=Recipe(dropout_full=0.0, dropout_rate=0.0),
             evaluation=Evaluation(recalibration_images=8, recalibration_batch_size=8),
         )
-        labels, indices = self.inputs["labels"], np.arange(len(self.inputs["labels"]))
-        splits = {"train": indices, "validation": indices, "test": indices}
+        labels = self.inputs["labels"]
+        splits = dict(zip(("train", "validation", "test"), np.arange(3 * len(labels)).reshape(3, -1)))
         neutral = Normalisation((0.0,) * 3, (1.0,) * 3)
         # The data set's images are not used: the recorded ones are normalised already, see `_as_they_are`.
-        dataset = Dataset("recorded", np.zeros((len(labels), 48, 48, 3), np.uint8), labels, splits, 10, neutral)
+        unused = np.zeros((3 * len(labels), 48, 48, 3), np.uint8)
+        dataset = Dataset("recorded", unused, np.tile(labels, 3), splits, 10, neutral)
         parts = assemble(settings, dataset, self.devices, net=self.net)
         self.recipe, self.step_of, self.unpack = settings.recipe, parts.engine, jax.jit(parts.step.packing.unpack)
         weights = load_file(_RECORDED.parent / f"{name_of(network)}.safetensors")

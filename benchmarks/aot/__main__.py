@@ -46,9 +46,9 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=200)
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--top", type=int, default=20, help="how many operations are listed")
-    parser.add_argument("--hlo", help="file to write the compiled program to")
-    parser.add_argument("--json", help="file to write the figures to")
-    parser.add_argument("--against", help="file of earlier figures to compare with")
+    parser.add_argument("--hlo", type=os.path.expanduser, help="file to write the compiled program to")
+    parser.add_argument("--json", type=os.path.expanduser, help="file to write the figures to")
+    parser.add_argument("--against", type=os.path.expanduser, help="file of earlier figures to compare with")
     args = parser.parse_args()
     target = TARGETS[args.target]
     if target.missing:

@@ -106,11 +106,12 @@ def compile_for(target: Target, lowered: jax.stages.Lowered) -> tuple[jax.stages
 def _described(setting: Setting, target: Target, take: Callable) -> Assembly:
     indices = np.arange(NUM_IMAGES, dtype=np.int32)
     # One batch of validation images, so that the test's program is lowered once.
-    splits = {"train": indices, "validation": indices[: setting.evaluation.batch_size], "test": indices}
+    size = setting.evaluation.batch_size
+    splits = {"train": indices[2 * size :], "validation": indices[:size], "test": indices[size : 2 * size]}
     dataset = Dataset(
         name="described",
         images=zeros((NUM_IMAGES, SIZE, SIZE, 3), np.uint8),
-        labels=zeros((NUM_IMAGES,), np.int32),
+        labels=indices % NUM_CLASSES,
         splits=splits,
         num_classes=NUM_CLASSES,
         normalisation=Normalisation((0.5,) * 3, (0.25,) * 3),

@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--target", choices=TARGETS, required=True)
     parser.add_argument("--network", choices=NETWORKS, default="ee_d")
     parser.add_argument("--resolutions", help="some of the paper's; then all steps count as if they had these")
-    parser.add_argument("--json", help="file to write the figures to")
+    parser.add_argument("--json", type=os.path.expanduser, help="file to write the figures to")
     args = parser.parse_args()
     target = TARGETS[args.target]
     if target.missing:

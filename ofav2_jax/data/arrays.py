@@ -6,13 +6,12 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ofav2_jax.checks import require_fraction, require_text
+from ofav2_jax.checks import local_path, require_fraction, require_text
 from ofav2_jax.data.array_checks import listed, require_class_names, require_images, require_label_range, require_labels
 from ofav2_jax.data.augment import Normalisation, as_normalisation
 from ofav2_jax.data.dataset import Dataset, Request
@@ -154,7 +153,7 @@ def load_npz(request: Request) -> Dataset:
     Raises:
         ValueError: naming the file and what is wrong with it.
     """
-    file = Path(request.name.partition(":")[2]).expanduser()
+    file = local_path("data.dataset", request.name.partition(":")[2])
     if not file.name or not file.is_file():
         raise ValueError(
             f"data.dataset={request.name!r} is not allowed: {str(file)!r} is not a file; needed: {_EXPLAINED}"

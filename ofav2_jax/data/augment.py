@@ -27,7 +27,9 @@ class Normalisation(NamedTuple):
     std: tuple[float, float, float]
 
     def __call__(self, pixels: jax.Array) -> jax.Array:
-        """Normalises pixels in [0, 255]."""
+        """Normalises pixels in [0, 255], ints or floats."""
+        if not jnp.issubdtype(pixels.dtype, jnp.floating):
+            pixels = pixels.astype(jnp.float32)
         return (pixels / 255 - jnp.array(self.mean, pixels.dtype)) / jnp.array(self.std, pixels.dtype)
 
 

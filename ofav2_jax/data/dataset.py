@@ -105,8 +105,9 @@ class Dataset:
         if empty:
             _warn(f"{self.name}: no training images of class {listed(empty)}")
         for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
-            number = len(np.intersect1d(self.splits[one], self.splits[other]))
-            if number:
+            is_in_one = np.zeros(len(self.images), bool)
+            is_in_one[self.splits[one]] = True
+            if number := np.count_nonzero(is_in_one[self.splits[other]]):
                 _warn(f"{self.name}: {number:,} images are in {one} and in {other}: scores on them say little")
 
     @property
@@ -177,6 +178,7 @@ class Request:
     skip_broken: bool = False
     progress: Progress | None = None
     plan_only: bool = False
+    check: Callable[["Dataset"], None] | None = None
 
 
 def pixels_sha256(images: np.ndarray, subset: np.ndarray | None = None) -> str:

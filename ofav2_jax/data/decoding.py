@@ -189,14 +189,14 @@ class _Decoder:
                     self._fail(first + i, broken_image_error([text]))
                     return 0
                 self.broken[first + i] = text
-            digest = hashlib.blake2b(images[i].data, digest_size=8).digest()
+            digest = hashlib.sha256(images[i].data).digest()[:8]
             state = BROKEN if first + i in self.broken else DECODED
             records[["label", "state", "hash"]][i] = (label, state, int.from_bytes(digest, "little"))
-        # The sums over rows come first, because numpy is slow where the last axis is short.
+        # Sums over rows come first, and in 32 bits, because numpy is slow where the last axis is short or types differ.
         rows = images.reshape(len(part), size, size * 3)
-        records["sum"] = rows.sum(1, np.uint64).reshape(len(part), size, 3).sum(1)
-        squares = np.square(rows.astype(np.uint16))
-        records["squares"] = squares.sum(1, np.uint64).reshape(len(part), size, 3).sum(1)
+        for field, values in (("sum", rows), ("squares", np.square(rows.astype(np.uint16)))):
+            of_columns = values.sum(1, np.uint32).reshape(len(part), size, 3)
+            records[field] = of_columns.sum(1, np.uint64)
         self._images.write(images, first)
         # A record must not reach the disk before the pixels that it vouches for.
         self._images.flush()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from ofav2_jax.checks import local_path
 from ofav2_jax.data.array_checks import listed
 from ofav2_jax.data.dataset import TINY_IMAGENET_NORMALISATION, Dataset, Request
 from ofav2_jax.data.decoding import ImageSource
@@ -31,7 +32,7 @@ def load_folder(request: Request) -> Dataset:
     """
     if request.data_dir is None:
         raise ValueError("data.data_dir=None is not allowed: data.dataset='folder' needs the folder of the images")
-    root = Path(request.data_dir).expanduser()
+    root = local_path("data.data_dir", request.data_dir)
     is_tiny_imagenet = (root / _ANNOTATIONS).is_file() and request.test_split is None
     listing = _list_tiny_imagenet(root, request) if is_tiny_imagenet else list_folder(root, request)
     resolution = request.base_resolution or 64
@@ -44,13 +45,13 @@ def load_folder(request: Request) -> Dataset:
     normalisation = request.normalisation
     if normalisation is None and listing.class_names == published_contents().wnids and is_tiny_imagenet:
         normalisation = TINY_IMAGENET_NORMALISATION
-    if request.plan_only:
-        decoded = load_cached(directory, identity, request.skip_broken)
-        if decoded is None:
-            labels = {split: [file.label for file in files] for split, files in listing.splits.items()}
-            undecoded = Undecoded(labels, listing.class_names, resolution, directory)
-            return planned_dataset(undecoded, root.name, request, normalisation, listing.notes)
-    else:
+    decoded = load_cached(directory, identity, request.skip_broken)
+    if decoded is None:
+        labels = {split: [file.label for file in files] for split, files in listing.splits.items()}
+        undecoded = Undecoded(labels, listing.class_names, resolution, directory)
+        planned = planned_dataset(undecoded, root.name, request, normalisation, listing.notes)
+        if request.plan_only:
+            return planned
         decoded = cached_images(
             directory, identity, lambda: _source(listing, resolution), request.skip_broken, request.progress
         )

@@ -48,6 +48,9 @@ def planned_dataset(
         request: says how they are divided, and how many classes are kept.
         normalisation: mean and deviation; None: not known before the images are decoded.
         notes: goes into `Dataset.notes`.
+
+    Raises:
+        ValueError: if the images cannot be divided so, or do not fit the request.
     """
     labels = np.concatenate([np.asarray(labels, np.int32) for labels in undecoded.labels.values()])
     splits, first = {}, 0
@@ -60,6 +63,8 @@ def planned_dataset(
     images = np.broadcast_to(np.uint8(0), (len(labels), size, size, 3))
     known = normalisation or TINY_IMAGENET_NORMALISATION
     dataset = _divided(name, images, labels, splits, undecoded.class_names, known, request, [*notes, todo])
+    if request.check is not None:
+        request.check(dataset)
     return PlannedDataset(**{field.name: getattr(dataset, field.name) for field in dataclasses.fields(dataset)})
 
 
@@ -102,7 +107,7 @@ def _divided(
     if request.num_classes is not None:
         require_class_count(name, request.num_classes, num_classes)
         num_classes = request.num_classes
-    splits = {split: indices[labels[indices] < num_classes] for split, indices in splits.items()}
+        splits = {split: indices[labels[indices] < num_classes] for split, indices in splits.items()}
     kept = np.sort(np.concatenate(list(splits.values())))
     divided, how = divide(labels, splits, request)
     missing = np.setdiff1d(np.arange(num_classes), labels[divided["train"]])

@@ -112,7 +112,7 @@ def cached_images(
     skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> DecodedImages:
-    """Loads decoded images from the cache; if they are missing, unusable or other ones, decodes and caches them.
+    """Decodes and caches images that `load_cached` did not find.
 
     A folder appears under its name only when it is complete. Processes that need the same folder wait for each other.
     What a process that was stopped or killed has decoded so far is kept, and is not decoded again.
@@ -129,9 +129,7 @@ def cached_images(
         BrokenImageError: naming the first image that cannot be decoded, unless they are skipped.
         OSError: if the disk has no room, or the folder cannot be written.
     """
-    if (found := load_cached(directory, identity, skip_broken)) is not None:
-        return found
-    identity = _as_json(identity)
+    identity, found = _as_json(identity), None
     _make_writable(directory.parent)
     with _locked(directory.with_name(directory.name + ".lock")):
         # Another process may have written it while this one waited.
@@ -184,7 +182,7 @@ def _decode(
 def _locked(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         while True:
-            file = stack.enter_context(path.open("w"))
+            file = stack.enter_context(path.open("w", encoding="utf-8"))
             # The system unlocks it when the process ends, however it ends.
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -271,11 +269,18 @@ def _end(directory: Path, identity: dict[str, Any], source: ImageSource, broken:
         "normalisation": channel_statistics(records[: source.lengths["train"]], source.resolution),
         "broken": broken,
         "duplicates": _duplicates(records, source),
-        "pixels_sha256": pixels_sha256(images),
+        "pixels_sha256": _file_sha256(directory / _IMAGES, images.offset),
         "digests": _digests(images, labels),
     }
     (directory / _RECORDS).unlink()
     (directory / _INFO).write_text(json.dumps(info), encoding="utf-8")
+
+
+def _file_sha256(path: Path, start: int) -> str:
+    """SHA-256 of a file from a byte on; read, because what is mapped would count as memory of this process."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _duplicates(records: np.ndarray, source: ImageSource) -> list[str]:

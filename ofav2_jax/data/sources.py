@@ -93,6 +93,7 @@ def load_dataset(
     skip_broken: bool = False,
     progress: Progress | None = None,
     plan_only: bool = False,
+    check: Callable[[Dataset], None] | None = None,
 ) -> Dataset:
     """Loads a data set by name; downloads, prepares and decodes it at the first use.
 
@@ -117,6 +118,8 @@ def load_dataset(
         skip_broken: leave out images that cannot be decoded, instead of refusing the first of them.
         progress: is called while images are decoded, with the numbers of those that are and of all.
         plan_only: download nothing, decode nothing and write nothing: images that are not decoded yet are zeros.
+        check: is called with the data set, and before images are decoded with its plan, and raises a ValueError if they
+            do not fit, so that nobody waits for images that are then refused.
 
     Raises:
         ValueError: if no data set has this name, it cannot be used, or an argument does not go with it.
@@ -144,13 +147,20 @@ def load_dataset(
         skip_broken=skip_broken,
         progress=progress,
         plan_only=plan_only,
+        check=None if check is None else lambda planned: check(_limited(planned, max_test_images)),
     )
     require_allowed(request)
     dataset = SOURCES.get(_source_of(name), _tfds)(request)
-    return dataset if max_test_images is None else _with_fewer_test_images(dataset, max_test_images)
+    dataset = _limited(dataset, max_test_images)
+    if check is not None:
+        check(dataset)
+    return dataset
 
 
-def _with_fewer_test_images(dataset: Dataset, number: int) -> Dataset:
+def _limited(dataset: Dataset, number: int | None) -> Dataset:
+    """The data set with at most so many test images."""
+    if number is None:
+        return dataset
     test = dataset.splits["test"]
     # One image of each class in turn, so that any number of images is balanced.
     rank = np.empty(len(test), int)

@@ -1,5 +1,7 @@
 """Finds and prepares data sets of TensorFlow Datasets; what is wrong is said in one line."""
 
+import contextlib
+import io
 import os
 import re
 import urllib.error
@@ -8,7 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from ofav2_jax.checks import did_you_mean
+from ofav2_jax.checks import did_you_mean, local_path, refuse
 from ofav2_jax.data.array_checks import listed
 
 TINY_IMAGENET = "tiny_imagenet"
@@ -16,6 +18,8 @@ _CONNECTION_TIMEOUT_S = 10
 # "cifar10", "imagenet_resized/64x64", "cifar10:3.0.2"
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.\-+]+))?(:(?P<version>[\w.*]+))?")
 _INFO = "dataset_info.json"
+# What TFDS puts before the reason.
+_CONSTRUCTED = re.compile(r"^Failed to construct dataset .*?\}\": ")
 
 
 def find_builder(name: str, data_dir: str | os.PathLike | None, archive: str | os.PathLike | None) -> Any:
@@ -30,34 +34,57 @@ def find_builder(name: str, data_dir: str | os.PathLike | None, archive: str | o
         ValueError: if there is no such data set, naming what was probably meant.
     """
     parts = _NAME.fullmatch(name)
-    directory = Path(data_dir).expanduser() if data_dir is not None else None
+    directory = local_path("data.data_dir", data_dir) if data_dir is not None else _default_directory()
     if parts is None:
-        raise ValueError(f"data.dataset={name!r} is not allowed: {_path_advice(Path(name).expanduser())}")
-    if directory is not None:
-        _require_parent(directory, parts["name"])
+        raise ValueError(f"data.dataset={name!r} is not allowed: {_path_advice(local_path('data.dataset', name))}")
+    _require_parent(directory, parts["name"])
     import tensorflow_datasets as tfds
 
     if name == TINY_IMAGENET:
         from ofav2_jax.data.tiny_imagenet.tiny_imagenet import TinyImagenet
 
-        return TinyImagenet(data_dir=directory, archive=archive)
+        archive = local_path("data.archive", archive) if archive is not None else None
+        builder = TinyImagenet(data_dir=directory, archive=archive)
+        if archive is not None and not archive.exists() and not is_prepared(builder):
+            raise FileNotFoundError(f"archive {archive} is not a file")
+        return builder
     try:
-        return tfds.builder(name, data_dir=directory)
+        # TFDS prints a banner where TensorFlow is missing.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return tfds.builder(name, data_dir=directory)
     except tfds.core.registered.DatasetNotFoundError:
         pass
+    except ImportError as error:
+        reason = _CONSTRUCTED.sub("", str(error))
+        raise ImportError(
+            f"data set {name!r} needs what is not installed ({reason}): {_elsewhere(parts['name'])}"
+        ) from error
     except (ValueError, AssertionError, RuntimeError) as error:
-        raise ValueError(f"data.dataset={name!r} is not allowed: {' '.join(str(error).split())[:300]}") from None
-    directory = directory or Path(tfds.core.constants.DATA_DIR).expanduser()
+        reason = _CONSTRUCTED.sub("", " ".join(str(error).split()))[:300]
+        raise ValueError(f"data.dataset={name!r} is not allowed: {reason}") from None
     there = _prepared(directory / parts["name"])
     if there:
         raise ValueError(f"data.dataset={name!r} is not allowed: {directory} has {listed(there)}")
     state = "is not prepared in" if directory.is_dir() else "there is no folder"
     # The message of TFDS itself lists more than a thousand names.
-    known = ["digits", "folder", TINY_IMAGENET, *tfds.list_builders(with_community_datasets=False)]
+    here = [folder.name for folder in directory.iterdir() if _prepared(folder)] if directory.is_dir() else []
+    known = ["digits", "folder", TINY_IMAGENET, *here, *tfds.list_builders(with_community_datasets=False)]
     raise ValueError(
         f"data set {name!r} is unknown to TensorFlow Datasets {tfds.__version__} and {state} {directory}; "
         f"https://www.tensorflow.org/datasets/catalog lists the names{did_you_mean(name, known)}"
     )
+
+
+def _default_directory() -> Path:
+    """The directory of prepared data sets that TFDS uses if none is named."""
+    try:
+        return Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
+    except RuntimeError:
+        refuse("data.data_dir", None, "the directory of prepared data sets, because there is no home directory")
+
+
+def _elsewhere(name: str) -> str:
+    return f"prepare it elsewhere with `tfds build {name} --file_format=array_record` and give its `data_dir`"
 
 
 def _path_advice(path: Path) -> str:
@@ -118,9 +145,7 @@ def prepare(builder: Any) -> None:
 
     name = builder.info.full_name
     missing = f"{name} is not prepared in {builder.data_dir}"
-    elsewhere = (
-        f"prepare it elsewhere with `tfds build {builder.name} --file_format=array_record` and give its `data_dir`"
-    )
+    elsewhere = _elsewhere(builder.name)
     is_ours = builder.name == TINY_IMAGENET
     if not is_ours:
         _require_reachable(builder, missing, elsewhere)

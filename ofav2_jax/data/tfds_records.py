@@ -28,6 +28,7 @@ class Records:
         # Pillow's.
         features = {key: info.features[key] for key in (self._image_key, self._label_key)}
         self._features = tfds.features.FeaturesDict(features)
+        self._class_names = info.features[self._label_key].names or []
         self._decoders = {self._image_key: tfds.decode.SkipDecoding()}
         self._names = {
             split: f"split {name!r} of {info.full_name} in {builder.data_dir}" for split, name in chosen.items()
@@ -65,8 +66,10 @@ class Records:
         return [label for _, label in self.read(split, range(length))]
 
     def describe(self, split: str, index: int) -> str:
-        """Names an image in an error message."""
-        return f"{index} of {self._names[split]}"
+        """Names an image and its class in an error message."""
+        ((_, label),) = self.read(split, range(index, index + 1))
+        name = self._class_names[label] if 0 <= label < len(self._class_names) else label
+        return f"{index} of {self._names[split]} (class {name})"
 
 
 def feature_keys(info: Any) -> tuple[str, str]:

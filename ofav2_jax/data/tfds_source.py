@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ofav2_jax.checks import local_path
 from ofav2_jax.data.array_checks import listed
 from ofav2_jax.data.dataset import TINY_IMAGENET_NORMALISATION, Dataset, Request
 from ofav2_jax.data.decoding import ImageSource
@@ -20,6 +21,8 @@ from ofav2_jax.data.tiny_imagenet.archive import published_contents
 
 # Records whose labels are looked at to find out whether a split has any.
 _LOOKED_AT = 16
+# Of larger sets reading all labels takes minutes, so that only a dry run does so before decoding.
+_PLANNED_IMAGES = 200_000
 
 
 def load_tfds(request: Request, cache_dir: str | os.PathLike | None = None) -> Dataset:
@@ -55,12 +58,16 @@ def load_tfds(request: Request, cache_dir: str | os.PathLike | None = None) -> D
     full_name = builder.info.full_name
     choice = filter(None, [request.test_split, request.validation_split])
     key = "-".join([re.sub(r"[^\w.]+", "-", full_name), str(resolution), *choice])
-    directory = Path(cache_dir or default_cache_dir()).expanduser() / key
+    directory = (local_path("cache_dir", cache_dir) if cache_dir is not None else default_cache_dir()) / key
     if request.plan_only and not is_prepared(builder):
         undecoded = Undecoded(
             _labels_before_preparing(builder), _class_names(builder, label_key), resolution, directory
         )
-        todo = "not prepared yet: it will be downloaded" if request.archive is None else f"of {request.archive}"
+        todo = (
+            "not prepared yet: it will be downloaded"
+            if request.archive is None
+            else f"to be read from {request.archive}"
+        )
         return planned_dataset(undecoded, request.name, request, normalisation, [todo])
     prepare(builder)
     chosen = choose_splits(builder, request, lambda split: _has_labels(builder, split))
@@ -72,14 +79,15 @@ def load_tfds(request: Request, cache_dir: str | os.PathLike | None = None) -> D
         "resolution": resolution,
         "files_sha256": _preparation(Path(builder.data_dir)),
     }
-    if request.plan_only:
-        decoded = load_cached(directory, identity, request.skip_broken)
-        if decoded is None:
-            records = Records(builder, chosen)
+    decoded = load_cached(directory, identity, request.skip_broken)
+    if decoded is None:
+        records = Records(builder, chosen)
+        if request.plan_only or sum(records.lengths.values()) <= _PLANNED_IMAGES:
             labels = {split: records.labels(split) for split in chosen}
             undecoded = Undecoded(labels, _class_names(builder, label_key), resolution, directory)
-            return planned_dataset(undecoded, request.name, request, normalisation, notes)
-    else:
+            planned = planned_dataset(undecoded, request.name, request, normalisation, notes)
+            if request.plan_only:
+                return planned
         decoded = cached_images(
             directory, identity, lambda: _source(builder, chosen, resolution), request.skip_broken, request.progress
         )

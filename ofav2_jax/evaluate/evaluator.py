@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ofav2_jax.checks import plain, require_among
+from ofav2_jax.checks import plain, require_among, shown
 from ofav2_jax.data import augment
 from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.evaluate.recalibrate import Recalibration
@@ -160,7 +160,7 @@ class Evaluator:
             space.check(subnet)
         if resolution not in self._settings.resolutions:
             allowed = ", ".join(map(str, self._settings.resolutions))
-            raise ValueError(f"resolution={resolution!r} is not allowed: the run's are {allowed}")
+            raise ValueError(f"resolution={shown(resolution)} is not allowed: the run's are {allowed}")
         require_among("split", split, tuple(self._dataset.splits))
         return subnets
 

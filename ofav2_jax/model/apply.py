@@ -1,16 +1,17 @@
 """Running subnets of a supernet: logits, and the recalibration of batch norm."""
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ofav2_jax.checks import shown
 from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.subnet import Subnet
-from ofav2_jax.model.supernet import SuperNet, Variables, check_images, neutral_statistics
+from ofav2_jax.model.supernet import SuperNet, Variables, check_images, check_params, neutral_statistics
 
 
 @functools.partial(jax.jit, static_argnames=("net", "subnet", "train", "all_exits"))
@@ -56,7 +57,7 @@ def forward(net: SuperNet, variables: Variables, images: jax.Array, subnet: Subn
     """
     _require_images(images)
     SearchSpace(net).check(subnet)
-    _require_variables(variables, train)
+    _require_variables(net, variables, train)
     return _apply_static(net, variables, images, subnet, train, False)
 
 
@@ -77,7 +78,7 @@ def forward_exits(
     SearchSpace(net).check(subnet)
     if not net.spec.early_exits:
         raise ValueError(f"network={net.network!r} has a single exit: use forward")
-    _require_variables(variables, train)
+    _require_variables(net, variables, train)
     return _apply_static(net, variables, images, subnet, train, True)
 
 
@@ -101,7 +102,7 @@ def forward_masked(
     """
     _require_images(images)
     choices = _required_choices(net, subnets)
-    _require_variables(variables, train)
+    _require_variables(net, variables, train)
     return _apply_traced(net, variables, images, choices, train)
 
 
@@ -145,7 +146,7 @@ def recalibrate_masked(
         ValueError: if there is no batch, or for images or subnets that `forward_masked` would refuse.
     """
     choices = _required_choices(net, subnets)
-    _require_variables(variables, train=True)
+    _require_variables(net, variables, train=True)
     # The old statistics are left out: those of another number of subnets have another shape.
     params = {name: value for name, value in variables.items() if name != "batch_stats"}
     return _recalibrated(_traced_statistics, net, params, batches, choices)
@@ -155,7 +156,7 @@ def _recalibrated(statistics, net, variables, batches, choices):
     total, num_images = None, 0
     for images in _required_batches(batches):
         if total is None:
-            _require_variables(variables, train=True)
+            _require_variables(net, variables, train=True)
             variables = {"batch_stats": variables.get("batch_stats") or neutral_statistics(net), **variables}
         weight = len(images)
         stats = jax.tree.map(lambda v: v * weight, statistics(net, variables, images, choices))  # noqa: B023
@@ -180,7 +181,7 @@ def _required_batches(batches):
     if hasattr(batches, "ndim"):
         raise ValueError(f"batches has shape {batches.shape}, which is not allowed: it must be a list of image batches")
     if not isinstance(batches, Iterable):
-        raise ValueError(f"batches={batches!r} is not allowed: it must be a list of image batches")
+        raise ValueError(f"batches={shown(batches)} is not allowed: it must be a list of image batches")
     for images in batches:
         _require_images(images)
         yield images
@@ -193,14 +194,7 @@ def _required_choices(net, subnets):
     return choices
 
 
-def _require_variables(variables, train):
-    if not isinstance(variables, Mapping):
-        kind = type(variables).__name__
-        raise ValueError(
-            f"variables is a {kind}, which is not allowed: it must be a mapping with params and batch_stats"
-        )
-    if "params" not in variables:
-        keys = ", ".join(map(str, variables))
-        raise ValueError(f"variables has no params: it must be a mapping with params and batch_stats, not with {keys}")
+def _require_variables(net, variables, train):
+    check_params(net, variables)
     if not train and "batch_stats" not in variables:
         raise ValueError("variables has no batch_stats: recalibrate the subnet first, or run it with train=True")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ofav2_jax.checks import shown
 from ofav2_jax.model.network import CHOICES, LEVELS_PER_STAGE
 from ofav2_jax.model.subnet import LevelChoice, Subnet
 
@@ -42,12 +43,15 @@ class Choices:
             ValueError: if there is no subnet, or `subnets` is not a sequence of subnets.
         """
         if isinstance(subnets, str | Subnet) or not isinstance(subnets, Sequence):
-            raise ValueError(f"subnets={str(subnets)!r} is not allowed: it must be a list of Subnets")
+            given = str(subnets) if isinstance(subnets, Subnet) else subnets
+            raise ValueError(f"subnets={shown(given)} is not allowed: it must be a list of Subnets")
         if not subnets:
             raise ValueError("subnets=[] is not allowed: give at least one Subnet")
         for subnet in subnets:
             if not isinstance(subnet, Subnet):
-                raise ValueError(f"subnets contains {subnet!r}, which is not allowed: it must be a list of Subnets")
+                raise ValueError(
+                    f"subnets contains {shown(subnet)}, which is not allowed: it must be a list of Subnets"
+                )
         return cls(**{name: np.array([getattr(subnet, name) for subnet in subnets], np.int32) for name in CHOICES})
 
     def subnets(self) -> list[Subnet]:

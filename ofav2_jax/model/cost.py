@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import jax
 
-from ofav2_jax.checks import plain
+from ofav2_jax.checks import plain, shown
 from ofav2_jax.model.network import NUM_STAGES, STAGES, Block, middle_width, squeeze_width
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.subnet import LevelChoice, Subnet
@@ -55,7 +55,7 @@ def count(
     """
     resolution = plain(resolution)
     if type(resolution) is not int or resolution < 1:
-        raise ValueError(f"resolution={resolution!r} is not allowed: it must be a positive int")
+        raise ValueError(f"resolution={shown(resolution)} is not allowed: it must be a positive int")
     SearchSpace(net).check(subnet)
     height = NUM_STAGES if all_exits else subnet.height
     allowed = [stage + 1 for stage in net.exit_stages if stage < height]

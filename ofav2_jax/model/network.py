@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 
-from ofav2_jax.checks import did_you_mean
+from ofav2_jax.checks import did_you_mean, shown
 
 NUM_STAGES = 5
 LEVELS_PER_STAGE = 4
@@ -75,7 +75,7 @@ def network_spec(name: str) -> NetworkSpec:
     """
     if not isinstance(name, str) or name not in NETWORKS:
         hint = did_you_mean(name, NETWORKS) if isinstance(name, str) else ""
-        raise ValueError(f"network={name!r} is unknown; choose one of {', '.join(NETWORKS)}{hint}")
+        raise ValueError(f"network={shown(name)} is unknown; choose one of {', '.join(NETWORKS)}{hint}")
     return NETWORKS[name]
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ofav2_jax.checks import plain
+from ofav2_jax.checks import plain, shown
 from ofav2_jax.model.network import NUM_STAGES, middle_width
 from ofav2_jax.model.stage import FIRST_LEVEL, STACKED_LEVELS
-from ofav2_jax.model.supernet import SuperNet, Variables
+from ofav2_jax.model.supernet import SuperNet, Variables, check_params
 
 # The expand ratio at whose width each width phase divides the channels in two groups that are sorted separately. The
 # second width phase keeps the channels apart that the first one made optional.
@@ -38,11 +38,10 @@ def sort_channels(net: SuperNet, variables: Variables, width_phase: int) -> dict
     Raises:
         ValueError: if `width_phase` is not 1 or 2, or `variables` has no "params".
     """
-    if "params" not in variables:
-        raise ValueError(f"variables has no params: it must be a mapping with params, not with {', '.join(variables)}")
+    check_params(net, variables)
     width_phase = plain(width_phase)
     if type(width_phase) is not int or width_phase not in _KEPT_EXPAND:
-        raise ValueError(f"width_phase={width_phase!r} is not allowed: it must be 1 or 2")
+        raise ValueError(f"width_phase={shown(width_phase)} is not allowed: it must be 1 or 2")
     expand = _KEPT_EXPAND[width_phase]
     result = {name: dict(variables[name]) for name in ("params", "batch_stats") if name in variables}
     for stage in range(NUM_STAGES):

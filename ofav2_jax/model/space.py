@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ofav2_jax.checks import plain
+from ofav2_jax.checks import plain, shown
 from ofav2_jax.model.choices import Candidates, draw
 from ofav2_jax.model.network import CHOICES, network_spec
 from ofav2_jax.model.subnet import Subnet
@@ -31,7 +31,7 @@ class SearchSpace:
     def __init__(self, net: Any):
         """The whole space of `net` (a `SuperNet`; only its `network` name is read)."""
         if not hasattr(net, "network"):
-            raise ValueError(f"net={net!r} is not allowed: it must be a SuperNet")
+            raise ValueError(f"net={shown(net)} is not allowed: it must be a SuperNet")
         self._network = net.network
         spec = network_spec(net.network)
         for name, choice in CHOICES.items():
@@ -51,12 +51,13 @@ class SearchSpace:
         for name, values in allowed.items():
             if name not in CHOICES:
                 raise ValueError(f"choice {name!r} is unknown; choose from {', '.join(CHOICES)}")
-            if not isinstance(values, Collection) or isinstance(values, str) or not len(values):
-                raise ValueError(f"{name}={values!r} is not allowed: keep at least one value")
+            is_scalar = hasattr(values, "ndim") and values.ndim == 0
+            if not isinstance(values, Collection) or isinstance(values, str) or is_scalar or not len(values):
+                raise ValueError(f"{name}={shown(values)} is not allowed: keep at least one value")
             values = [plain(value) for value in values]
             for value in values:
                 if type(value) is not int or value not in getattr(self, name):
-                    raise ValueError(f"{name}={value!r} is outside the space: choose from {getattr(self, name)}")
+                    raise ValueError(f"{name}={shown(value)} is outside the space: choose from {getattr(self, name)}")
             setattr(narrowed, name, tuple(v for v in getattr(self, name) if v in values))
         return narrowed
 
@@ -75,7 +76,7 @@ class SearchSpace:
             ValueError: naming the choice, the value and why it is refused.
         """
         if not isinstance(subnet, Subnet):
-            raise ValueError(f"subnet={subnet!r} is not a Subnet")
+            raise ValueError(f"subnet={shown(subnet)} is not a Subnet")
         for name in CHOICES:
             values = getattr(subnet, name)
             for value in values if isinstance(values, tuple) else (values,):
@@ -119,7 +120,7 @@ class SearchSpace:
         """
         n = plain(n)
         if type(n) is not int or n < 1:
-            raise ValueError(f"n={n!r} is not allowed: it must be a positive int")
+            raise ValueError(f"n={shown(n)} is not allowed: it must be a positive int")
         return jax.jit(draw, static_argnums=2)(key, jax.tree.map(jnp.asarray, self.candidates()), n).subnets()
 
     def uniform_subnets(self) -> Iterator[Subnet]:

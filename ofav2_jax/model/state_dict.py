@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ofav2_jax.checks import local_path
+from ofav2_jax.checks import local_path, shown
 
 # PyTorch counts the batches that a batch norm has seen; nothing here needs it.
 _IGNORED = "num_batches_tracked"
@@ -85,7 +85,7 @@ def _read(source: Any) -> tuple[str, Mapping[Any, Any]]:
     if isinstance(source, Mapping):
         return "the state dict", source
     if not isinstance(source, str | os.PathLike):
-        raise ValueError(f"source={source!r} is not allowed: it must be a .safetensors file or a mapping")
+        raise ValueError(f"source={shown(source)} is not allowed: it must be a .safetensors file or a mapping")
     path = local_path("source", source)
     if path.suffix != ".safetensors":
         raise ValueError(

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ofav2_jax.checks import did_you_mean, plain
+from ofav2_jax.checks import did_you_mean, plain, shown
 from ofav2_jax.model.network import CHOICES, LEVELS_PER_STAGE, NUM_LEVELS, NUM_STAGES, Choice
 
 # The height in the scores of the ensemble of all exits.
@@ -69,7 +69,7 @@ class Subnet:
                 looks like a misspelt choice.
         """
         if not isinstance(row, Mapping):
-            raise ValueError(f"row={row!r} is not allowed: it must be a JSON object with the choices of a subnet")
+            raise ValueError(f"row={shown(row)} is not allowed: it must be a JSON object with the choices of a subnet")
         given: dict[str, Any] = {}
         for key, value in row.items():
             name = _OTHER_NAMES.get(key, key)
@@ -100,10 +100,10 @@ class Subnet:
             ValueError: if `text` does not have that form or holds a value that is not allowed.
         """
         if not isinstance(text, str):
-            raise ValueError(f"subnet={text!r} is not readable; write it like k7-e6-d4-l7-h5")
+            raise ValueError(f"subnet={shown(text)} is not readable; write it like k7-e6-d4-l7-h5")
         match = re.fullmatch("-".join(rf"{name[0]}(\d+)" for name in CHOICES), text, re.ASCII)
         if not match or len(match[len(CHOICES)]) != 1:
-            raise ValueError(f"subnet={text!r} is not readable; write it like k7-e6-d4-l7-h5")
+            raise ValueError(f"subnet={shown(text)} is not readable; write it like k7-e6-d4-l7-h5")
         fields: dict[str, Any] = {}
         for choice, digits in zip(CHOICES.values(), match.groups(), strict=True):
             values = tuple(int(digit) for digit in digits)
@@ -136,8 +136,7 @@ def _plain_values(choice: Choice, given: Any) -> tuple[int, ...]:
     else:
         values = ()
     if len(values) != choice.count:
-        shown = " ".join(repr(given).split())
-        raise ValueError(f"{choice.name}={shown} is not allowed: it must be a tuple of {choice.count} ints")
+        raise ValueError(f"{choice.name}={shown(given)} is not allowed: it must be a tuple of {choice.count} ints")
     return tuple(_checked_value(choice, value) for value in values)
 
 
@@ -145,7 +144,7 @@ def _checked_value(choice: Choice, value: Any) -> int:
     number = plain(value)
     if type(number) is not int or number not in choice.values:
         allowed = ", ".join(map(str, sorted(choice.values)))
-        raise ValueError(f"{choice.name} contains {number!r}, which is not allowed: choose from {allowed}")
+        raise ValueError(f"{choice.name} contains {shown(number)}, which is not allowed: choose from {allowed}")
     return number
 
 

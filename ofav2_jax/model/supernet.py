@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ofav2_jax.checks import plain, require_among
+from ofav2_jax.checks import plain, refuse, require_among, shown
 from ofav2_jax.model.blocks import ExitHead, StemBlock, StemConv
 from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.layers import BatchNorm
@@ -55,9 +55,9 @@ class SuperNet(nn.Module):
             object.__setattr__(self, field, plain(getattr(self, field)))
         number = isinstance(self.width_multiplier, int | float) and not isinstance(self.width_multiplier, bool)
         if not number or not 0 < self.width_multiplier < math.inf:
-            raise ValueError(f"width_multiplier={self.width_multiplier!r} is not allowed: it must be a number > 0")
+            raise ValueError(f"width_multiplier={shown(self.width_multiplier)} is not allowed: it must be a number > 0")
         if type(self.num_classes) is not int or self.num_classes < 2:
-            raise ValueError(f"num_classes={self.num_classes!r} is not allowed: it must be an int of at least 2")
+            raise ValueError(f"num_classes={shown(self.num_classes)} is not allowed: it must be an int of at least 2")
         super().__post_init__()
 
     @property
@@ -191,6 +191,30 @@ def check_images(images: jax.Array) -> None:
         raise ValueError(f"images have {images.shape[-1]} channels, which is not allowed: they must be [B, H, W, 3]")
     if not len(images):
         raise ValueError(f"images have shape {images.shape}, which is not allowed: there must be at least one")
+
+
+def check_params(net: SuperNet, variables: Any) -> None:
+    """Requires variables with the parameters of a supernet, as far as the names of its parts say.
+
+    Raises:
+        ValueError: unless `net` is a supernet and `variables` a mapping with "params" that lack no part of it.
+    """
+    if not isinstance(net, SuperNet):
+        refuse("net", net, "a SuperNet")
+    if not isinstance(variables, Mapping):
+        kind = type(variables).__name__
+        raise ValueError(
+            f"variables is a {kind}, which is not allowed: it must be a mapping with params and batch_stats"
+        )
+    if "params" not in variables:
+        keys = ", ".join(map(str, variables))
+        raise ValueError(f"variables has no params: it must be a mapping with params and batch_stats, not with {keys}")
+    params = variables["params"]
+    stages = (f"stage_{stage + 1}" for stage in range(NUM_STAGES))
+    parts = ("stem_conv", "stem_bn", "stem_block", *stages, *(f"exit_{stage + 1}" for stage in net.exit_stages))
+    missing = [part for part in parts if not isinstance(params, Mapping) or part not in params]
+    if missing:
+        raise ValueError(f"variables['params'] are not those of network={net.network!r}: {', '.join(missing)} missing")
 
 
 @functools.partial(jax.jit, static_argnames=("net", "subnet"))

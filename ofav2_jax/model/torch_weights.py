@@ -101,6 +101,8 @@ def load_torch(source: str | pathlib.Path | Mapping[str, Any], net: SuperNet) ->
         ValueError: if the file is not safetensors, or if entries are missing, unexpected, of another shape, no
             floating-point numbers or not finite.
     """
+    if not isinstance(net, SuperNet):
+        refuse("net", net, "a SuperNet")
     namings = [list(_entries(net, names)) for names in _namings(net)]
     where, found_state, naming = read_state_dict(source, [[entry.name for entry in each] for each in namings])
     entries = namings[naming]

@@ -89,6 +89,11 @@ def _data_differences(ours, theirs):
     # Older runs have no such field.
     if data.get("max_test_images") is not None:
         yield f"at most {data['max_test_images']} test images"
+    for field in ("test_split", "validation_split", "validation_fraction", "normalisation", "skip_broken"):
+        # Nor these.
+        if data.get(field, their_data[field]) != their_data[field]:
+            usual = "" if their_data[field] is None else f" instead of {_plain(their_data[field])}"
+            yield f"{field.replace('_', ' ')} {_plain(data[field])}{usual}"
     if data["base_resolution"] != their_data["base_resolution"]:
         yield f"images of {data['base_resolution']} instead of {their_data['base_resolution']} pixels"
     if sorted(ours["resolutions"]) != theirs["resolutions"]:

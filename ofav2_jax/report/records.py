@@ -174,8 +174,8 @@ def _require_alike(value: Any, like: Any, name: str = "") -> None:
     if name == "recipe.exit_weights" and isinstance(value, list):
         like = [1]
     elif like is None:
-        if not (value is None or isinstance(value, str) or is_number(value)):
-            refuse(name, value, "a number, a text or null")
+        if not (value is None or isinstance(value, str | list) or is_number(value)):
+            refuse(name, value, "a number, a text, a list or null")
     elif not (isinstance(value, kind) if kind else is_number(value)):
         refuse(name, value, told)
     if isinstance(like, dict):

@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
-from ofav2_jax.checks import refuse
+from ofav2_jax.checks import local_path, refuse
 from ofav2_jax.data.dataset import Dataset, Progress
 from ofav2_jax.data.sources import load_dataset
 from ofav2_jax.evaluate.evaluator import Evaluator
@@ -86,6 +86,9 @@ def assemble(
     Raises:
         ValueError: see `require_fit`.
     """
+    for field, value, kind in (("settings", settings, Settings), ("dataset", dataset, Dataset)):
+        if not isinstance(value, kind):
+            refuse(field, value, f"a {kind.__name__}")
     settings = with_definite_dtype(settings)
     devices = list(jax.devices() if devices is None else devices)
     require_fit(settings, dataset, len(devices))
@@ -147,6 +150,7 @@ def dataset_of(
     archive: str | os.PathLike | None = None,
     progress: Progress | None = None,
     plan_only: bool = False,
+    check: Callable[[Dataset], None] | None = None,
 ) -> Dataset:
     """Loads the data set that settings name.
 
@@ -156,9 +160,12 @@ def dataset_of(
         archive: a local copy of Tiny ImageNet's archive.
         progress: is called while images are decoded.
         plan_only: decode nothing and write nothing.
+        check: is called before anything is decoded, too.
     """
     # The fields of these settings are arguments of `load_dataset`.
     fields = {field.name: getattr(settings.data, field.name) for field in dataclasses.fields(settings.data)}
+    data_dir = None if data_dir is None else local_path("data.data_dir", data_dir)
+    archive = None if archive is None else local_path("data.archive", archive)
     return load_dataset(
         fields.pop("dataset"),
         seed=settings.seed,
@@ -166,6 +173,7 @@ def dataset_of(
         archive=archive,
         progress=progress,
         plan_only=plan_only,
+        check=check,
         **fields,
     )
 

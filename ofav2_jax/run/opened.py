@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ofav2_jax import files
-from ofav2_jax.checks import did_you_mean, local_path
+from ofav2_jax.checks import did_you_mean, local_path, shown
 from ofav2_jax.data.dataset import Dataset, completed_fingerprint, fingerprint
 from ofav2_jax.evaluate.evaluator import Evaluator
 from ofav2_jax.model.packing import Params
@@ -105,7 +105,7 @@ class OpenedRun:
         names = [each.name for each in self.settings.phases]
         if name not in names:
             raise ValueError(
-                f"phase={name!r} is not allowed: the run's are {', '.join(names)}{did_you_mean(name, names)}"
+                f"phase={shown(name)} is not allowed: the run's are {', '.join(names)}{did_you_mean(name, names)}"
             )
         if name not in ended:
             raise ValueError(f"phase={name!r} is not allowed: it has not ended; {', '.join(ended) or 'none'} have")

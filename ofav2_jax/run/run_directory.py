@@ -81,7 +81,8 @@ class RunDirectory:
         lock = (self.path / files.LOCK).open("a+", encoding="utf-8")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        # NFS, where it has locks, says of one that another process holds that access is denied.
+        except (BlockingIOError, PermissionError) as error:
             lock.seek(0)
             owner = lock.read().strip() or "another process"
             lock.close()

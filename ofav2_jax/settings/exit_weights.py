@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ofav2_jax.checks import did_you_mean, is_number, plain
+from ofav2_jax.checks import did_you_mean, is_number, plain, shown
 
 EXIT_SCHEMES = ("desc", "asc", "unif")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -28,11 +28,11 @@ def exit_weights(scheme: str, num_exits: int) -> np.ndarray:
     """
     num_exits = plain(num_exits)
     if type(num_exits) is not int or num_exits < 1:
-        raise ValueError(f"num_exits={num_exits!r} is not allowed: it must be a positive int")
+        raise ValueError(f"num_exits={shown(num_exits)} is not allowed: it must be a positive int")
     ranks = np.arange(1, num_exits + 1, dtype=np.float32)
     shapes = {"desc": ranks[::-1], "asc": ranks, "unif": np.ones_like(ranks)}
-    if scheme not in shapes:
-        raise ValueError(f"exit weights {scheme!r} are unknown; choose one of {', '.join(EXIT_SCHEMES)}")
+    if not isinstance(scheme, str) or scheme not in shapes:
+        raise ValueError(f"exit weights {shown(scheme)} are unknown; choose one of {', '.join(EXIT_SCHEMES)}")
     return shapes[scheme] / shapes[scheme].sum()
 
 
@@ -62,7 +62,7 @@ def ensemble_weights(scheme: str | Sequence[float], num_exits: int) -> tuple[np.
         scheme = tuple(map(plain, scheme)) if isinstance(scheme, Sequence | np.ndarray) else scheme
         allowed = isinstance(scheme, tuple) and all(is_number(weight) and weight >= 0 for weight in scheme)
         if not allowed or not 0 < sum(map(float, scheme)) <= _FLOAT32_MAX or num_exits not in (1, len(scheme)):
-            raise ValueError(f"exit_weights={scheme!r} is not allowed: give {num_exits} numbers >= 0, not all 0")
+            raise ValueError(f"exit_weights={shown(scheme)} is not allowed: give {num_exits} numbers >= 0, not all 0")
         numbers = np.asarray(scheme if num_exits > 1 else (1,), np.float64)
         weights = (numbers / numbers.sum()).astype(np.float32)
     return weights, weights

@@ -51,7 +51,7 @@ class Recipe:
     augmentation: Augmentation = Augmentation()
 
     def __post_init__(self):
-        if isinstance(self.exit_weights, list) or hasattr(self.exit_weights, "tolist"):
+        if isinstance(self.exit_weights, list) or getattr(self.exit_weights, "ndim", 0) == 1:
             object.__setattr__(self, "exit_weights", tuple(self.exit_weights))
 
     def require_valid(self, num_exits: int) -> None:

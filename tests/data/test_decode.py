@@ -102,6 +102,9 @@ def test_images_are_turned_as_a_viewer_shows_them(orientation):
     exif[0x0112] = orientation
     content = encoded(np.ascontiguousarray(stored), exif=exif)
     assert np.array_equal(decode_image(content, SIZE), COLOURS)
+    for file_format, options in (("TIFF", {}), ("WEBP", {"lossless": True})):
+        turned = encoded(np.ascontiguousarray(stored), file_format, exif=exif, **options)
+        assert np.array_equal(decode_image(turned, SIZE), COLOURS)
     assert np.array_equal(decode_image(encoded(COLOURS, exif=b"Exif\0\0damaged"), SIZE), COLOURS)
 
 

@@ -286,6 +286,18 @@ def test_unreadable_folder(root, monkeypatch):
         load(root)
 
 
+def test_what_does_not_fit_is_refused_before_anything_is_decoded(root, cache, decoded, capsys, tmp_path):
+    write_folder(root, {"train": 1, "test": 1})
+    with pytest.raises(ValueError, match=r"splits\['validation'\] is empty: 'images' needs images to choose the best"):
+        load(root)
+    write_folder(root, {"val": 1})
+    arguments = ["--config=configs/quickstart.py", "--config.data.dataset=folder", f"--config.data.data_dir={root}"]
+    arguments += [f"--workdir={tmp_path / 'run'}", "--config.data.base_resolution=32"]
+    assert eps.main(["eps", *arguments]) == 2
+    assert capsys.readouterr().err == "error: batch_size=64 is not allowed: there are 3 training images\n"
+    assert not decoded and not cache.exists()
+
+
 # --- broken images, skipped --------------------------------------------------------------------------------------
 
 
@@ -409,7 +421,15 @@ def test_a_full_disk_is_known_before(root, cache, monkeypatch):
 def test_where_images_are_kept(root, monkeypatch, tmp_path):
     write_folder(root)
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr("pathlib.Path.home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    # As in a container whose user has no home directory.
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(
+        ValueError, match=r"data\.data_dir='~/x' is not allowed: it must be a path without '~', because"
+    ):
+        load("~/x")
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    with pytest.raises(ValueError, match=r"data\.data_dir=None is not allowed: it must be the directory of prepared"):
+        ofa.load_dataset("tiny_imagenet")
     with pytest.raises(ValueError, match=r"no home directory to keep decoded images in: set .* XDG_CACHE_HOME"):
         load(root)
     (tmp_path / "file").write_text("")
@@ -467,6 +487,15 @@ def test_command(root, cache, capsys, tmp_path):
     assert eps.main(["eps", *arguments]) == 2
     _, err = capsys.readouterr()
     assert err.startswith("error: broken image ") and len(err.splitlines()) == 1
+
+
+def test_the_command_of_the_readme_fits_a_hundred_and_sixty_images(root, capsys, tmp_path):
+    write_folder(root, {"": 40}, classes=("bee", "cat", "dog", "emu"))
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (command,) = (line for line in text.splitlines() if "--config.data.dataset=folder" in line)
+    arguments = command.replace("=DIR", f"={root}").split("experiments.eps")[1].split()
+    assert eps.main(["eps", *arguments, f"--workdir={tmp_path / 'run'}", "--dry_run"]) == 0
+    assert "images: 108 train, 20 validation, 32 test images" in capsys.readouterr().out
 
 
 # --- Tiny ImageNet, unpacked -------------------------------------------------------------------------------------

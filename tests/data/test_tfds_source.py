@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ofav2_jax.data import decoding, image_cache
+from ofav2_jax.data import decoding, image_cache, tfds_source
 from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.data.dataset import Request, fingerprint
 from ofav2_jax.data.tfds_source import load_tfds
@@ -243,7 +243,9 @@ def test_a_broken_image_is_named(load, monkeypatch, tmp_path):
     with pytest.raises(ValueError) as caught:
         load()
     message = str(caught.value)
-    assert re.fullmatch(r"broken image \d+ of split 'train' of noise_images/1\.2\.3 in \S+: it is empty; .*", message)
+    assert re.fullmatch(
+        r"broken image \d+ of split 'train' of noise_images/1\.2\.3 in \S+ \(class 3\): it is empty; .*", message
+    )
     assert not list((tmp_path / "cache").iterdir())
     dataset = load(skip_broken=True)
     assert sum(len(indices) for indices in dataset.splits.values()) == 30
@@ -258,6 +260,27 @@ def test_damaged_records_are_named(load, tmp_path):
     file.write_bytes(content)
     with pytest.raises(OSError, match=r"split 'train' of noise_images/1\.2\.3 in .* cannot be read: "):
         load()
+
+
+def test_labels_beyond_the_classes_are_refused(load, monkeypatch, decoded, tmp_path):
+    load()
+    shutil.rmtree(tmp_path / "cache")
+    # The name of a class was deleted after the images were prepared.
+    features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=3)}
+    monkeypatch.setattr(NoiseImages, "features", features)
+    labels = tmp_path / "tfds" / "noise_images" / "1.2.3" / "label.labels.txt"
+    labels.write_text("0\n1\n2\n")
+    for plan_only in (True, False):
+        with pytest.raises(
+            ValueError, match="label 3 in split 'train' is not allowed: with 3 classes labels are 0 to 2"
+        ):
+            load(plan_only=plan_only)
+    monkeypatch.setattr(tfds_source, "_PLANNED_IMAGES", 0)
+    with pytest.raises(
+        ValueError, match=r"image \d+ of split 'train' of .* has label 3, and noise_images/1\.2\.3 has 3"
+    ):
+        load()
+    assert len(decoded) < 64 and not list((tmp_path / "cache").iterdir())
 
 
 def test_a_plan_of_a_prepared_set_decodes_nothing(load, decoded, tmp_path):
@@ -291,7 +314,11 @@ def test_a_plan_of_a_set_that_is_not_prepared(load, tmp_path):
             "tfds/noise_images/1.2.3",
             r"it is the folder of a data set; give the folder that .* TMP/tfds$",
         ),
-        ("noise_images:9.9.9", "tfds", "data.dataset='noise_images:9.9.9' is not allowed: .*1.2.3"),
+        (
+            "noise_images:9.9.9",
+            "tfds",
+            "data.dataset='noise_images:9.9.9' is not allowed: Dataset noise_images cannot be loaded at version 9.9.9",
+        ),
         ("prepared:9.9.9", "tfds", "data.dataset='prepared:9.9.9' is not allowed: TMP/tfds has prepared:1.2.3"),
         (
             "TMP/tfds/noise_images/1.2.3",
@@ -332,6 +359,19 @@ def test_without_a_network_the_answer_comes_at_once(load, monkeypatch):
     advice = "prepare it elsewhere with `tfds build noise_images --file_format=array_record` and give its `data_dir`"
     with pytest.raises(ConnectionError, match=f"is not prepared in .*, and 127.0.0.1:9 cannot be reached .*: {advice}"):
         load()
+
+
+def test_a_set_that_cannot_even_be_made_says_so_in_one_line(load, monkeypatch, capsys):
+    def fail(self, **kwargs):
+        print("a banner\nof TFDS")
+        raise ImportError("No module named 'tensorflow'")
+
+    monkeypatch.setattr(NoiseImages, "__init__", fail)
+    with pytest.raises(
+        ImportError, match=r"'noise_images' needs what is not installed \(No module named 'tensorflow'\)"
+    ):
+        load()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_what_cannot_be_prepared_says_so_in_one_line(load, monkeypatch):

@@ -12,7 +12,7 @@ from experiments.config import settings_from_config
 from ofav2_jax.data.dataset import fingerprint
 from ofav2_jax.data.digits import load_digits
 from ofav2_jax.run import run_directory
-from ofav2_jax.run.run_directory import DifferentRunError, RunDirectory
+from ofav2_jax.run.run_directory import DifferentRunError, DirectoryInUseError, RunDirectory
 from tests.configs.tiny import get_config
 from tests.helpers.runs import TINY, finish, kill, launch, wait_until
 
@@ -84,6 +84,18 @@ def test_file_system_without_locks(number, tmp_path, monkeypatch, caplog):
     assert (tmp_path / "settings.json").exists()
     (record,) = caplog.records
     assert record.getMessage().startswith(f"{tmp_path}/lock cannot be locked ({os.strerror(number)}): the run goes on")
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES])
+def test_a_lock_that_another_machine_holds(number, tmp_path, monkeypatch):
+    def flock(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "lock").write_text("process 7 on other\n", encoding="utf-8")
+    monkeypatch.setattr(run_directory.fcntl, "flock", flock)
+    with pytest.raises(DirectoryInUseError, match="is in use by process 7 on other"):
+        RunDirectory(tmp_path).claim(settings_from_config(get_config()), {})
+    assert (tmp_path / "lock").read_text(encoding="utf-8") == "process 7 on other\n"
 
 
 def test_loss_that_is_no_number_names_the_subnet(cache, tmp_path):

@@ -66,7 +66,7 @@ def published_contents() -> Contents:
     The classes are numbered in the order of their sorted WordNet ids, as torchvision's ImageFolder does (and so
     weights trained in PyTorch agree), not in that of wnids.txt, which is arbitrary.
     """
-    wnids = resources.files(__package__).joinpath("wnids.txt").read_text().split()
+    wnids = resources.files(__package__).joinpath("wnids.txt").read_text(encoding="utf-8").split()
     return Contents(tuple(wnids), train_images=500, validation_images=10_000, size=64)
 
 
