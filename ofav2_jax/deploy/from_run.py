@@ -74,7 +74,7 @@ def _from_variables(
     if not isinstance(net, SuperNet):
         raise ValueError(f"source is a {type(net).__name__}, which is not allowed: it must be a SuperNet or a run")
     if not isinstance(design, Design):
-        raise ValueError(f"design={design!r} is not allowed: it must be a Design")
+        refuse("design", design, "a Design")
     taken = Extraction(net, variables, design)
     supernet = {"network": net.network, "width_multiplier": net.width_multiplier, "ofav2_jax": ofav2_jax.__version__}
     return Standalone(
@@ -91,7 +91,7 @@ def _from_variables(
 
 def _from_run(run: OpenedRun, design: Design, phase: str | None = None) -> Standalone:
     if not isinstance(design, Design):
-        raise ValueError(f"design={design!r} is not allowed: it must be a Design")
+        refuse("design", design, "a Design")
     if design.resolution not in run.settings.resolutions:
         refuse("resolution", design.resolution, f"one of the run's: {', '.join(map(str, run.settings.resolutions))}")
     design.require_fit(run.net)

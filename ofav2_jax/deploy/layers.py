@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ofav2_jax.checks import shown
+
 # The arrays of each kind of layer. Kernels are [k, k, in, out] ("conv"), [k, k, channels] ("depthwise") and [in, out]
 # ("dense"); the others [channels].
 OPERATIONS: dict[str, tuple[str, ...]] = {
@@ -57,9 +59,11 @@ class Layer:
             name, op, inputs, stride = record
             layer = cls(str(name), op, tuple(map(str, inputs)), int(stride))
         except (TypeError, ValueError):
-            raise ValueError(f"{record!r} is not a layer: it must be [name, op, inputs, stride]") from None
+            raise ValueError(f"{shown(record)} is not a layer: it must be [name, op, inputs, stride]") from None
         if op not in OPERATIONS or stride not in (1, 2):
-            raise ValueError(f"{record!r} is not a layer: op must be one of {', '.join(OPERATIONS)}, stride 1 or 2")
+            raise ValueError(
+                f"{shown(record)} is not a layer: op must be one of {', '.join(OPERATIONS)}, stride 1 or 2"
+            )
         return layer
 
 

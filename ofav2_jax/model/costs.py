@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ofav2_jax.checks import shown
 from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.cost import Cost, exit_cost, level_cost, out_size, stem_cost
 from ofav2_jax.model.network import CHOICES, LEVELS_PER_STAGE, NUM_LEVELS, NUM_STAGES, STAGES
@@ -57,7 +58,7 @@ class Costs:
         self._check(values)
         resolutions = np.broadcast_to(np.asarray(resolution), values["height"].shape)
         if not np.issubdtype(resolutions.dtype, np.integer) or (resolutions < 1).any():
-            raise ValueError(f"resolution={resolution!r} is not allowed: it must be positive ints")
+            raise ValueError(f"resolution={shown(resolution)} is not allowed: it must be positive ints")
         used = self._exits(exits, values["height"])
         stages, levels = np.divmod(np.arange(NUM_LEVELS), LEVELS_PER_STAGE)
         active = (levels < values["depth"][:, stages]) & (stages < values["height"][:, None])
@@ -91,7 +92,7 @@ class Costs:
         unknown = given.dtype != bool and not np.isin(given, stages).all()
         if unknown or (used & ~has_exit).any() or (used & (stages > height[:, None])).any():
             raise ValueError(
-                f"exits={exits!r} is not allowed: {self._net.network} has exits after the stages "
+                f"exits={shown(exits)} is not allowed: {self._net.network} has exits after the stages "
                 f"{[stage + 1 for stage in self._net.exit_stages]}, and a subnet has none above its height"
             )
         return used

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ofav2_jax.checks import plain
+from ofav2_jax.checks import plain, refuse, shown
 from ofav2_jax.model.network import CHOICES, LEVELS_PER_STAGE, NUM_STAGES, Block
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.subnet import ENSEMBLE, Subnet
@@ -38,20 +38,20 @@ class Design:
 
     def __post_init__(self):
         if not isinstance(self.subnet, Subnet):
-            raise ValueError(f"subnet={self.subnet!r} is not allowed: it must be a Subnet")
+            refuse("subnet", self.subnet, "a Subnet")
         object.__setattr__(self, "resolution", plain(self.resolution))
         if type(self.resolution) is not int or self.resolution < 1:
-            raise ValueError(f"resolution={self.resolution!r} is not allowed: it must be a positive int")
+            refuse("resolution", self.resolution, "a positive int")
         height = self.subnet.height
         given = (height,) if self.exits is None else self.exits
         given = plain(tuple(given)) if isinstance(given, tuple | list) else given
         if not isinstance(given, tuple) or not given or any(type(stage) is not int for stage in given):
-            raise ValueError(f"exits={given!r} is not allowed: it must be a tuple of stages")
+            refuse("exits", given, "a tuple of stages")
         exits = tuple(sorted(given))
         if len(set(exits)) < len(exits) or exits[0] < 1 or exits[-1] != height:
             raise ValueError(
-                f"exits={tuple(given)!r} is not allowed: these are different stages of 1 to {height}, the subnet's "
-                f"height, and the height is one of them"
+                f"exits={shown(tuple(given))} is not allowed: these are different stages of 1 to {height}, the height "
+                "of the subnet, which is one of them"
             )
         object.__setattr__(self, "exits", exits)
         object.__setattr__(self, "subnet", _canonical(self.subnet))
@@ -66,8 +66,8 @@ class Design:
         match = re.fullmatch(r"([^@+]+)@(\d+)((?:\+\d)*)", text, re.ASCII) if isinstance(text, str) else None
         if not match:
             raise ValueError(
-                f"design={text!r} is not readable; write it like k7-e6-d4-l7-h4@64, or like k7-e6-d4-l7-h4@64+2 with a "
-                "further exit"
+                f"design={shown(text)} is not readable; write it like k7-e6-d4-l7-h4@64, or with a further exit like "
+                "k7-e6-d4-l7-h4@64+2"
             )
         subnet = Subnet.parse(match[1])
         return cls(subnet, int(match[2]), (*map(int, match[3].split("+")[1:]), subnet.height))
@@ -100,9 +100,9 @@ class Design:
             ValueError: naming what is missing or not allowed.
         """
         if not isinstance(record, Mapping):
-            raise ValueError(f"design={record!r} is not allowed: it must be a mapping")
+            refuse("design", record, "a mapping")
         if record.get("format", FORMAT) != FORMAT:
-            raise ValueError(f"format={record['format']!r} is not allowed: it must be {FORMAT!r}")
+            refuse("format", record["format"], repr(FORMAT))
         if "resolution" not in record:
             raise ValueError("the design has no resolution: it must have subnet and resolution")
         subnet = Subnet.parse(record["subnet"]) if "subnet" in record else Subnet.from_json(record)
