@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ofav2_jax.data.dataset import Dataset
     from ofav2_jax.data.sources import load_dataset
-    from ofav2_jax.deploy.from_run import extract
     from ofav2_jax.deploy.onnx_file import to_onnx
     from ofav2_jax.deploy.stablehlo import to_stablehlo
     from ofav2_jax.deploy.standalone import Standalone
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from ofav2_jax.model.subnet import Subnet
     from ofav2_jax.model.supernet import SuperNet
     from ofav2_jax.model.torch_weights import load_torch, save_torch
+    from ofav2_jax.run.extract import extract
     from ofav2_jax.run.opened import open_run
     from ofav2_jax.run.run import Run
     from ofav2_jax.settings.exit_weights import exit_weights
@@ -43,7 +43,7 @@ _MODULES = {
     "SuperNet": "model.supernet",
     "count": "model.cost",
     "exit_weights": "settings.exit_weights",
-    "extract": "deploy.from_run",
+    "extract": "run.extract",
     "forward": "model.apply",
     "forward_exits": "model.apply",
     "forward_masked": "model.apply",

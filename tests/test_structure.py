@@ -40,7 +40,8 @@ def test_tests_of_a_module_run_in_one_process(request):
     if not hasattr(request.config, "workerinput"):
         pytest.skip("tests are not distributed over processes")
     # Two modules of one group are those that need the same runs.
-    names = [item.nodeid.partition("@") for item in request.session.items]
+    # A test's parameters may have an @, too.
+    names = [item.nodeid.rpartition("@") for item in request.session.items]
     assert all(group for _, _, group in names)
     groups = {(name.partition("::")[0], group) for name, _, group in names if group != "runs"}
     assert len(groups) == len({file for file, _ in groups})

@@ -6,8 +6,10 @@ import pickle
 import numpy as np
 import pytest
 
-from ofav2_jax.data.image_cache import ImageSource, cached_images
+from ofav2_jax.data.decoding import ImageSource
+from ofav2_jax.data.image_cache import cached_images, load_cached
 from ofav2_jax.run.checkpoint import CorruptCheckpointError, RunState, load_tree, save_tree
+from tests.helpers.pictures import encoded
 
 TREE = {"a": np.arange(1000, dtype=np.float32)}
 
@@ -49,11 +51,13 @@ def test_checkpoint_of_pickles(bomb, tmp_path):
 
 
 def test_cached_images_of_pickles(bomb, tmp_path):
-    def decode(split, indices):
-        return np.zeros((len(indices), 4, 4, 3), np.uint8), np.zeros(len(indices), np.int32)
+    def read(split, part):
+        return [(encoded(np.zeros((4, 4, 3), np.uint8)), 0) for _ in part]
 
     def load():
-        return cached_images(tmp_path / "cache", "set", "1.0.0", 4, lambda: ImageSource((3, 2), 2, decode))
+        directory, identity = tmp_path / "cache", {"name": "set", "resolution": 4}
+        source = ImageSource({"train": 3, "test": 2}, ("a", "b"), 4, read, lambda split, place: f"{split} {place}")
+        return load_cached(directory, identity) or cached_images(directory, identity, lambda: source)
 
     load()
     boxed = np.empty(1, object)

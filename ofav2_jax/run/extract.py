@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import ofav2_jax
 from ofav2_jax.checks import refuse
 from ofav2_jax.data.augment import Normalisation, eval_images
 from ofav2_jax.data.dataset import Dataset
@@ -76,7 +75,7 @@ def _from_variables(
     if not isinstance(design, Design):
         refuse("design", design, "a Design")
     taken = Extraction(net, variables, design)
-    supernet = {"network": net.network, "width_multiplier": net.width_multiplier, "ofav2_jax": ofav2_jax.__version__}
+    supernet = {"network": net.network, "width_multiplier": net.width_multiplier, "exit_widths": net.exit_widths}
     return Standalone(
         design=design,
         layers=tuple(taken.layers),
