@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
+from jax.experimental.compilation_cache import compilation_cache
 
 import ofav2_jax
 from ofav2_jax.model.supernet import SuperNet
@@ -136,6 +137,8 @@ def jax_keeps_programs():
     yield keep
     for name, value in before.items():
         jax.config.update(name, value)
+    # JAX keeps on writing to the directory that it was first told.
+    compilation_cache.reset_cache()
 
 
 @pytest.mark.parametrize(
