@@ -5,10 +5,11 @@ python -m benchmarks.search --archive=DIR [--json=FILE] [--seeds=5]
 DIR holds CSV files with the columns Sub-network, MACs, Model Parameters and Top-1 Acc (%), as published with
 IntelLabs/DyNAS-T (notebooks/data). Needs the extra `search`.
 
-First Kendall's tau between predicted and published accuracy of 250 subnets (of as many as are left in a smaller
-archive), over ten splits, with 100 and 300 others to learn from; beside it MACs alone, and LightGBM on plain integers where that is installed. Then a simulated search: the
-truth is a Gaussian process fitted to the whole archive (to at most 1,200 of it), measured with a noise of 0.05 points.
-Hypervolume is that of the true values of everything evaluated so far, in GMACs x points.
+First Kendall's tau between predicted and published accuracy of 250 subnets (of as many as are left, in a smaller
+archive), over ten splits, with 100 and 300 others to learn from; beside it MACs alone, and LightGBM on plain integers
+where that is installed. Then a simulated search: the truth is a Gaussian process fitted to the whole archive (to at
+most 1,200 of it), measured with a noise of 0.05 points. Hypervolume is that of the true values of everything evaluated
+so far, in GMACs x points.
 """
 
 import argparse

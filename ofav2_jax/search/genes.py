@@ -124,7 +124,11 @@ class Genes:
         """Rows, int [N, 67], for designs."""
         many = Designs.stack(designs)
         masks = many.exits @ (1 << np.arange(NUM_STAGES))
-        return np.column_stack([*(getattr(many.choices, name) for name in _TRUNK), masks, many.resolution])
+        rows = np.column_stack([*(getattr(many.choices, name) for name in _TRUNK), masks, many.resolution])
+        # Choices without effect have values that a part of a space may lack, and crossover gives them effect.
+        for place, values in enumerate(self.values[:-2]):
+            rows[:, place] = np.where(np.isin(rows[:, place], values), rows[:, place], values[-1])
+        return rows
 
     def designs(self, rows: np.ndarray) -> Designs:
         """The designs of rows, int [N, 67]."""

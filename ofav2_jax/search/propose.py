@@ -66,7 +66,7 @@ class Proposer:
         number = min(budget, max(20, min(80, budget * 2 // 5)))
         space, resolutions = self.genes.space.restrict(height=[self.genes.top]), self.genes.resolutions
         chosen = [Design(space.maximal(), resolutions[-1]), Design(space.minimal(), resolutions[0])]
-        uniform = [Design(subnet, resolutions[-1]) for subnet in self.genes.uniform()]
+        uniform = list(dict.fromkeys(Design(subnet, resolutions[-1]) for subnet in self.genes.uniform()))
         chosen += [uniform[i] for i in _spread(self._log_macs(uniform), number // 2)]
         chosen = list(dict.fromkeys(chosen))[:number]
         rng = np.random.default_rng([seed, 0])
