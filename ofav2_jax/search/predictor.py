@@ -58,7 +58,9 @@ class Predictor:
 
         Raises:
             ValueError: for too few records, or one that lacks an exit set.
+            ImportError: without the extra `search`, saying how to install it.
         """
+        _require_sklearn()
         if len(records) < 2:
             raise ValueError(f"records has {len(records)} entries: at least 2 are needed")
         trunks = Choices.stack([record.trunk.subnet for record in records])
@@ -111,6 +113,13 @@ class Predictor:
             if each not in known:
                 raise ValueError(f"exits={each} is not allowed: the predictor was fitted to {list(known)}")
         return self._by_height[height], np.array([known[each] for each in sets])
+
+
+def _require_sklearn() -> None:
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise ImportError("scikit-learn is missing: pip install 'ofav2_jax[search]'") from error
 
 
 def _fit(exit_sets: tuple[tuple[int, ...], ...], features: np.ndarray, targets: np.ndarray) -> _OfHeight:

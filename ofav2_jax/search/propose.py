@@ -63,6 +63,7 @@ class Proposer:
             seed: the random ones follow from it.
         """
         require_positive("budget", budget)
+        _require_seed(seed)
         number = min(budget, max(20, min(80, budget * 2 // 5)))
         space, resolutions = self.genes.space.restrict(height=[self.genes.top]), self.genes.resolutions
         chosen = [Design(space.maximal(), resolutions[-1]), Design(space.minimal(), resolutions[0])]
@@ -90,6 +91,7 @@ class Proposer:
         """
         require_positive("round", round)
         require_positive("number", number)
+        _require_seed(seed)
         rng = np.random.default_rng([seed, round])
         predictor = Predictor.fit(self._features, archive, self.genes.exit_sets)
         front = self._front(archive)
@@ -164,6 +166,11 @@ class Proposer:
             return np.zeros(0)
         designs = Designs.stack(trunks)
         return np.log(self._costs(designs.choices, designs.resolution).macs)
+
+
+def _require_seed(seed: int) -> None:
+    if type(seed) is not int or seed < 0:
+        refuse("seed", seed, "an int >= 0")
 
 
 def _not_dominated(objectives: np.ndarray, violation: np.ndarray) -> np.ndarray:

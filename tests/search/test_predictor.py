@@ -1,6 +1,7 @@
 """The predictor, on accuracies that are a known function."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -83,6 +84,13 @@ def test_refused(fitted):
         Predictor.fit(features, records, [(9,)])
     with pytest.raises(ValueError, match=r"exits=\(1, 2, 3, 4, 5\) is not allowed"):
         predictor.predict(Designs.stack([ofa.Design.parse("k5-e4-d3-l7-h5@48+1+2+3+4")]))
+
+
+def test_without_scikit_learn(fitted, monkeypatch):
+    genes, features, _ = fitted
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ImportError, match=r"scikit-learn is missing: pip install 'ofav2_jax\[search\]'"):
+        Predictor.fit(features, searches.archive(genes, 2))
 
 
 def test_records_refuse():

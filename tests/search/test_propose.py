@@ -55,7 +55,7 @@ def test_proposals_are_new_and_follow_from_the_archive(started):
     assert proposals != proposer.propose(archive, 2, seed=5)
     assert not set(proposals) & {record.trunk for record in archive}
     assert all(trunk.subnet.height == 5 for trunk in proposals)
-    # They are better than chance: their best exits dominate more.
+    # Up to some exit, each of them is a network that no archived trunk contains.
     known = {trunk for record in archive for trunk in contained([record.trunk])}
     assert all(contained([trunk]) - known for trunk in proposals)
 
@@ -116,6 +116,10 @@ def test_limits_and_costs_are_refused():
             Proposer(genes, **kwargs)
     with pytest.raises(ValueError, match="budget=0"):
         Proposer(genes).start(0)
+    with pytest.raises(ValueError, match="seed=-1"):
+        Proposer(genes).start(50, seed=-1)
+    with pytest.raises(ValueError, match=r"seed=0\.5"):
+        Proposer(genes).propose([], 1, seed=0.5)
     with pytest.raises(ValueError, match="round=0"):
         Proposer(genes).propose([], 0)
     with pytest.raises(ValueError, match="records has 0 entries"):
