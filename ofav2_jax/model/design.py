@@ -11,8 +11,8 @@ from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.subnet import ENSEMBLE, Subnet
 
 FORMAT = "ofav2_jax.design/1"
-# An unused level has the code 7, the only one that every network allows.
-_UNUSED_LEVEL = max(CHOICES["level"].values)
+# What choices without effect are set to. A level has the code 7, the only one that every network allows.
+UNUSED = {name: (max if name == "level" else min)(choice.values) for name, choice in CHOICES.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,9 +137,8 @@ def _used(subnet: Subnet) -> dict[str, list[bool]]:
 
 
 def _canonical(subnet: Subnet) -> Subnet:
-    """The same network, with the smallest values for choices that have no effect."""
+    """The same network, with the values of `UNUSED` for choices that have no effect."""
     fields: dict[str, Any] = {}
     for name, used in _used(subnet).items():
-        unused = _UNUSED_LEVEL if name == "level" else min(CHOICES[name].values)
-        fields[name] = tuple(value if u else unused for value, u in zip(getattr(subnet, name), used))
+        fields[name] = tuple(value if u else UNUSED[name] for value, u in zip(getattr(subnet, name), used))
     return dataclasses.replace(subnet, **fields)

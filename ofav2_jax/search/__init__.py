@@ -1,0 +1,1 @@
+"""Finding good designs with few evaluations: predictor, proposals, NSGA-II."""
