@@ -21,7 +21,7 @@ import numpy as np
 
 import ofav2_jax as ofa
 from benchmarks.ours import machine, print_setting, write_json
-from benchmarks.pytorch import _stand_in_for_torchvision
+from benchmarks.pytorch import stand_in_for_torchvision
 from ofav2_jax.runtime import cpu
 
 NUM_CLASSES, BATCH_SIZE = 1000, 32
@@ -61,7 +61,7 @@ def main() -> None:
 
 def _networks() -> tuple[ofa.SuperNet, Any]:
     """The supernet here and in PyTorch."""
-    _stand_in_for_torchvision()
+    stand_in_for_torchvision()
     import torch
     from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
 

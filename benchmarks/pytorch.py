@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.apart import Apart
 
 
-def _stand_in_for_torchvision() -> None:
+def stand_in_for_torchvision() -> None:
     """Empty modules: `ofa` imports torchvision's transforms and data sets, which nothing here uses."""
 
     def module(name: str, **contents: Any) -> types.ModuleType:
@@ -48,7 +48,7 @@ class Once:
     """
 
     def __init__(self, batch_size: int, resolution: int, num_threads: int, num_classes: int = 200):
-        _stand_in_for_torchvision()
+        stand_in_for_torchvision()
         import torch
         from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
 

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from ofav2_jax.checks import local_file
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; `--help` has the usage."""
@@ -15,9 +17,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(2)
 
 
-def complain(reason: object) -> None:
-    """Prints an error on stderr, in one line."""
-    print(f"error: {' '.join(str(reason).split())}", file=sys.stderr)
+def complain(reason: object, kind: str = "error") -> None:
+    """Prints on stderr, in one line, what is wrong."""
+    print(f"{kind}: {' '.join(str(reason).split())}", file=sys.stderr)
 
 
 def require_new_file(field: str, path: Path, suffix: str) -> Path:
@@ -26,9 +28,7 @@ def require_new_file(field: str, path: Path, suffix: str) -> Path:
     Raises:
         ValueError: if its name ends otherwise, it exists, or its directory does not or cannot be written to.
     """
-    path = path.expanduser()
-    if path.suffix != suffix:
-        raise ValueError(f"{field}={str(path)!r} is not allowed: its name must end in {suffix}")
+    path = local_file(field, path, suffix)
     if path.exists():
         raise ValueError(f"{field}={str(path)!r} is not allowed: it exists already")
     if not path.parent.is_dir():

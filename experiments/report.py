@@ -12,6 +12,7 @@ from ofav2_jax.checks import local_path
 from ofav2_jax.report.page import write_report
 
 from .output import print_anything
+from .parser import complain
 
 
 def command(arguments: Sequence[str], program: str) -> int:
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     try:
         print(write_report(local_path("RUN", parser.parse_args(argv).run)))
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        complain(error)
         return 2
     return 0
 

@@ -16,6 +16,7 @@ from ofav2_jax.report.records import read_run
 from ofav2_jax.report.tables import as_csv, as_markdown, as_text, build_tables
 
 from .output import print_anything
+from .parser import complain
 
 
 def command(arguments: Sequence[str], program: str) -> int:
@@ -43,9 +44,9 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
         try:
             runs.append(read_run(local_path("RUN", directory)))
         except (ValueError, OSError) as error:
-            _complain("skipped", error)
+            complain(error, "skipped")
     if not runs:
-        _complain("error", "none of the arguments is a run directory that can be read")
+        complain("none of the arguments is a run directory that can be read")
         return 2
     tables = build_tables(runs)
     try:
@@ -55,16 +56,11 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
         files.write_text(written["csv"], as_csv(tables))
         files.write_json(written["json"], {"tables": tables})
     except (ValueError, OSError) as error:
-        _complain("error", error)
+        complain(error)
         return 2
     print(as_text(tables))
     print(f"written to {', '.join(map(str, written.values()))}")
     return 0
-
-
-def _complain(kind: str, reason: object) -> None:
-    """Prints one line on stderr."""
-    print(f"{kind}: {' '.join(str(reason).split())}", file=sys.stderr)
 
 
 if __name__ == "__main__":

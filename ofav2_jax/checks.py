@@ -139,3 +139,15 @@ def local_path(field: str, value: Any) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         refuse(field, text, "a path without '~', because no home directory is known here")
+
+
+def local_file(field: str, value: Any, *suffixes: str) -> Path:
+    """The path of a file whose name ends in one of some suffixes; see `local_path`.
+
+    Raises:
+        ValueError: as in `local_path`, and if the name ends otherwise.
+    """
+    path = local_path(field, value)
+    if path.suffix not in suffixes:
+        raise ValueError(f"{field}={str(path)!r} is not allowed: its name must end in {' or '.join(suffixes)}")
+    return path

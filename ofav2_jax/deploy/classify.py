@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ofav2_jax.checks import local_file
 from ofav2_jax.data.decode import BrokenImageError, decode_image
 from ofav2_jax.deploy.standalone import Standalone
 from ofav2_jax.deploy.verify import onnx_session
@@ -28,8 +29,7 @@ class Classifier:
     """
 
     def __init__(self, path: Path):
-        if path.suffix not in (".safetensors", ".onnx"):
-            raise ValueError(f"network={str(path)!r} is not allowed: its name must end in .safetensors or .onnx")
+        path = local_file("network", path, ".safetensors", ".onnx")
         if not path.is_file():
             raise ValueError(f"network={str(path)!r} is not allowed: there is no such file")
         self._logits: Callable[[np.ndarray], np.ndarray]

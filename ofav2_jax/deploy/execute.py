@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ofav2_jax.deploy.layers import INPUT, Layer
+from ofav2_jax.deploy.layers import INPUT, Layer, by_layer
 from ofav2_jax.ops.activations import h_sigmoid, h_swish
 from ofav2_jax.ops.batch_norm import EPSILON
 from ofav2_jax.ops.depthwise import depthwise_conv
@@ -30,10 +30,7 @@ def run(layers: Sequence[Layer], arrays: Arrays, outputs: Sequence[str], images:
     """
     # [C, 1, H, W, B] throughout, the layout of the supernet for a single subnet.
     results = {INPUT: jnp.transpose(images, (3, 1, 2, 0))[:, None]}
-    own: dict[str, dict[str, jax.Array]] = {layer.name: {} for layer in layers}
-    for name, array in arrays.items():
-        of_layer, _, kind = name.rpartition("/")
-        own[of_layer][kind] = array
+    own = by_layer(layers, arrays)
     for layer in layers:
         inputs = (results[name] for name in layer.inputs)
         results[layer.name] = _OPERATIONS[layer.op](*inputs, layer=layer, **own[layer.name])

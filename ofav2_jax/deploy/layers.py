@@ -88,6 +88,15 @@ def require_consistent(layers: Sequence[Layer], arrays: Mapping[str, np.ndarray]
         raise ValueError(f"array {(missing or unexpected)[0]!r} is {'missing' if missing else 'not of any layer'}")
 
 
+def by_layer(layers: Sequence[Layer], arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The arrays of each layer by their kind, "kernel" for instance."""
+    grouped: dict[str, dict[str, Any]] = {layer.name: {} for layer in layers}
+    for name, array in arrays.items():
+        of_layer, _, kind = name.rpartition("/")
+        grouped[of_layer][kind] = array
+    return grouped
+
+
 def count_layers(layers: Sequence[Layer], arrays: Mapping[str, np.ndarray], resolution: int) -> tuple[int, int]:
     """Parameters and multiply-accumulates, counted as `count` does.
 

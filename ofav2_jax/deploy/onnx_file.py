@@ -2,14 +2,13 @@
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ofav2_jax import files
-from ofav2_jax.checks import require_among
-from ofav2_jax.deploy.layers import INPUT, Layer
+from ofav2_jax.checks import local_file, require_among
+from ofav2_jax.deploy.layers import INPUT, Layer, by_layer
 from ofav2_jax.deploy.standalone import Standalone
 from ofav2_jax.ops.batch_norm import EPSILON
 
@@ -37,13 +36,11 @@ def to_onnx(alone: Standalone, path: str | os.PathLike, input: str = "uint8") ->
         OSError: if the file cannot be written.
     """
     require_among("input", input, INPUTS)
-    path = Path(path).expanduser()
-    if path.suffix != ".onnx":
-        raise ValueError(f"file={str(path)!r} is not allowed: its name must end in .onnx")
+    file = local_file("file", path, ".onnx")
     onnx = require_onnx()
     model = _Graph(onnx, alone).model(input)
     onnx.checker.check_model(model, full_check=True)
-    files.write_bytes(path, model.SerializeToString())
+    files.write_bytes(file, model.SerializeToString())
 
 
 def require_onnx() -> Any:
@@ -64,6 +61,7 @@ class _Graph:
 
     def __init__(self, onnx: Any, alone: Standalone):
         self._onnx, self._alone = onnx, alone
+        self._of_layers = by_layer(alone.layers, alone.arrays)
         self._nodes: list[Any] = []
         self._arrays: list[Any] = []
 
@@ -112,15 +110,8 @@ class _Graph:
         self._arrays.append(self._onnx.numpy_helper.from_array(np.asarray(values, np.float32), name))
         return name
 
-    def _of(self, layer: Layer) -> dict[str, np.ndarray]:
-        return {
-            name.rpartition("/")[2]: np.asarray(array)
-            for name, array in self._alone.arrays.items()
-            if name.rpartition("/")[0] == layer.name
-        }
-
     def _layer(self, layer: Layer, inputs: list[str]) -> str:
-        name, arrays = layer.name, self._of(layer)
+        name, arrays = layer.name, self._of_layers[layer.name]
         if layer.op in ("conv", "depthwise"):
             return self._conv(layer, inputs[0], arrays)
         if layer.op == "dense":

@@ -1,14 +1,13 @@
 """StableHLO files of networks that were taken out, by `jax.export`."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ofav2_jax import files
-from ofav2_jax.checks import require_among
+from ofav2_jax.checks import local_file, require_among
 from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.deploy.onnx_file import INPUTS
 from ofav2_jax.deploy.standalone import Standalone
@@ -33,20 +32,17 @@ def to_stablehlo(alone: Standalone, path: str | os.PathLike, input: str = "uint8
         OSError: if the file cannot be written.
     """
     require_among("input", input, INPUTS)
-    path = Path(path).expanduser()
-    if path.suffix != ".stablehlo":
-        raise ValueError(f"file={str(path)!r} is not allowed: its name must end in .stablehlo")
-    files.write_bytes(path, bytes(_exported(alone, input).serialize()))
+    file = local_file("file", path, ".stablehlo")
+    files.write_bytes(file, bytes(_exported(alone, input).serialize()))
 
 
 def _exported(alone: Standalone, input: str) -> Any:
-    arrays = {name: jnp.asarray(array) for name, array in alone.arrays.items()}
     normalisation: Normalisation = alone.normalisation
 
     def logits(images: jax.Array) -> jax.Array:
         if input == "uint8":
             images = normalisation(images.astype(jnp.float32))
-        return alone.function(arrays, images).mean(0)
+        return alone.function(alone.arrays_on_device, images).mean(0)
 
     resolution = alone.design.resolution
     (batch,) = jax.export.symbolic_shape("batch")

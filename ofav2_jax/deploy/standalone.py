@@ -5,7 +5,6 @@ import functools
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ import safetensors.numpy
 from jax.typing import ArrayLike
 
 from ofav2_jax import files
+from ofav2_jax.checks import local_file
 from ofav2_jax.data.augment import Normalisation, eval_images, resized_size
 from ofav2_jax.deploy.execute import run
 from ofav2_jax.deploy.layers import Layer, count_layers, require_consistent
@@ -108,7 +108,7 @@ class Standalone:
             raise ValueError(
                 f"images are {jnp.result_type(images)}, which is not allowed: normalised floats, or predict"
             )
-        return self._program(self._on_device, images)
+        return self._program(self.arrays_on_device, images)
 
     def predict(self, images: np.ndarray) -> jax.Array:
         """Logits of images as they come: resized, cropped at the centre and normalised as in the tests of a run.
@@ -133,7 +133,8 @@ class Standalone:
         return jax.jit(lambda images: eval_images(images, self.design.resolution, self.normalisation))
 
     @functools.cached_property
-    def _on_device(self) -> dict[str, jax.Array]:
+    def arrays_on_device(self) -> dict[str, jax.Array]:
+        """The arrays as JAX's, for `function`."""
         return jax.tree.map(jnp.asarray, dict(self.arrays))
 
     def function(self, arrays: Mapping[str, Any], images: jax.Array) -> jax.Array:
@@ -173,11 +174,11 @@ class Standalone:
             ValueError: if the name does not end in .safetensors.
             OSError: if it cannot be written.
         """
-        path = _required_suffix(path)
+        file = local_file("file", path, ".safetensors")
         header = {**self.header(), "self_check": np.asarray(self._noise_logits()).tolist()}
         metadata = {"format": FORMAT, "network": json.dumps(header, separators=(",", ":"))}
         data = safetensors.numpy.save({name: np.asarray(array) for name, array in self.arrays.items()}, metadata)
-        files.write_bytes(path, data)
+        files.write_bytes(file, data)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Standalone":
@@ -187,23 +188,23 @@ class Standalone:
             ValueError: if it is no such file, is damaged, or computes something else here than where it was written;
                 names the file and the reason.
         """
-        path = _required_suffix(path)
+        file = local_file("file", path, ".safetensors")
         try:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
+            with safetensors.safe_open(file, framework="numpy") as content:
+                metadata = content.metadata() or {}
                 if metadata.get("format") != FORMAT:
                     raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-                arrays = {name: file.get_tensor(name) for name in file.keys()}
+                arrays = {name: content.get_tensor(name) for name in content.keys()}
             header = json.loads(metadata["network"])
             alone = cls._of_header(header, arrays)
             expected = np.array(header["self_check"], np.float64)
         except (OSError, safetensors.SafetensorError, KeyError, TypeError, AttributeError, ValueError) as reason:
-            raise ValueError(f"{path} is not a network that extract wrote: {files.reason(reason)}") from reason
+            raise ValueError(f"{file} is not a network that extract wrote: {files.reason(reason)}") from reason
         found = np.asarray(alone._noise_logits(), np.float64)
         error = np.abs(found - expected).max() / np.abs(expected).max() if found.shape == expected.shape else np.inf
         if not error <= _CHECK_TOLERANCE:
             raise ValueError(
-                f"{path} is damaged, or runs wrongly here: logits of its self-check are off by {error:.1g}"
+                f"{file} is damaged, or runs wrongly here: logits of its self-check are off by {error:.1g}"
             )
         return alone
 
@@ -226,11 +227,4 @@ class Standalone:
         shape = _CHECK_IMAGES, self.design.resolution, self.design.resolution, 3
         noise = np.random.default_rng(0).standard_normal(shape, np.float32)
         # Compiled to run once.
-        return jax.jit(self.function, compiler_options=quick_compiler_options())(self._on_device, noise)
-
-
-def _required_suffix(path: str | os.PathLike) -> Path:
-    path = Path(path).expanduser()
-    if path.suffix != ".safetensors":
-        raise ValueError(f"file={str(path)!r} is not allowed: its name must end in .safetensors")
-    return path
+        return jax.jit(self.function, compiler_options=quick_compiler_options())(self.arrays_on_device, noise)

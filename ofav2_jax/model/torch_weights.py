@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from ofav2_jax.checks import local_path, refuse
+from ofav2_jax.checks import local_file, refuse
 from ofav2_jax.files import write_bytes
 from ofav2_jax.model.network import LEVELS_PER_STAGE
 from ofav2_jax.model.stage import STACKED_LEVELS
@@ -139,9 +139,7 @@ def save_torch(
         ValueError: for a file of another name, or names that the network does not have.
         OSError: if the file cannot be written.
     """
-    file = local_path("path", path)
-    if file.suffix != ".safetensors":
-        raise ValueError(f"path={str(path)!r} is not allowed: its name must end in .safetensors")
+    file = local_file("path", path, ".safetensors")
     state = to_torch(variables, net, names or net.exit_widths)
     write_bytes(file, safetensors.numpy.save({name: np.ascontiguousarray(value) for name, value in state.items()}))
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, overload
 
 import jax
@@ -11,7 +11,6 @@ import numpy as np
 
 from ofav2_jax.checks import refuse
 from ofav2_jax.data.augment import Normalisation, eval_images
-from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.deploy.extract import Extraction
 from ofav2_jax.deploy.standalone import IMAGENET, Standalone
 from ofav2_jax.evaluate.evaluator import label_rank
@@ -95,7 +94,7 @@ def _from_run(run: OpenedRun, design: Design, phase: str | None = None) -> Stand
         refuse("resolution", design.resolution, f"one of the run's: {', '.join(map(str, run.settings.resolutions))}")
     design.require_fit(run.net)
     name = run.phases[-1] if phase is None and run.phases else phase
-    params, dataset, evaluation = run.params(phase), run.dataset, run.settings.evaluation
+    params, dataset = run.params(phase), run.dataset
     recalibration = run.evaluator.recalibration
     variables = {"params": params, "batch_stats": recalibration.of_subnet(params, design.subnet, design.resolution)}
     batches, batch_size = recalibration.indices.shape
@@ -106,28 +105,21 @@ def _from_run(run: OpenedRun, design: Design, phase: str | None = None) -> Stand
         "recalibration": {"images": batches * batch_size, "batch_size": batch_size, "seed": run.settings.seed},
     }
     alone = _from_variables(run.net, variables, design, dataset.class_names, dataset.normalisation, about)
-    return _with_accuracies(alone, dataset, evaluation.batch_size)
+    return _with_accuracies(alone, run)
 
 
-def _with_accuracies(alone: Standalone, dataset: Dataset, batch_size: int) -> Standalone:
-    correct = _correct_program(alone)
+def _with_accuracies(alone: Standalone, run: OpenedRun) -> Standalone:
+    correct, dataset = _correct_program(alone), run.dataset
     accuracies = {}
     for split in _SPLITS:
-        found = [int(correct(*batch)) for batch in _batches(dataset, split, batch_size)]
         number = len(dataset.splits[split])
-        accuracies[split] = {"top1": 100 * sum(found) / number, "images": number}
+        found = 0
+        for indices, counted in run.evaluator.batches(split):
+            batch = indices.ravel()
+            found += int(correct(np.asarray(dataset.images[batch]), dataset.labels[batch], counted.ravel()))
+        accuracies[split] = {"top1": 100 * found / number, "images": number}
     about = {**alone.about, "accuracy": accuracies}
     return dataclasses.replace(alone, about=about)
-
-
-def _batches(dataset: Dataset, split: str, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pixels, labels and which of them count, in batches of one shape."""
-    indices = dataset.splits[split]
-    for first in range(0, len(indices), size):
-        batch = indices[first : first + size]
-        counted = np.arange(size) < len(batch)
-        padded = np.concatenate([batch, np.repeat(batch[:1], size - len(batch))])
-        yield np.asarray(dataset.images[padded]), np.asarray(dataset.labels[padded]), counted
 
 
 def _correct_program(alone: Standalone):
@@ -139,4 +131,4 @@ def _correct_program(alone: Standalone):
         logits = alone.function(arrays, images).mean(0)
         return jnp.sum((label_rank(logits, labels) < 1) & counted)
 
-    return functools.partial(correct, jax.tree.map(jnp.asarray, dict(alone.arrays)))
+    return functools.partial(correct, alone.arrays_on_device)

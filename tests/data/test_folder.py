@@ -45,15 +45,6 @@ def load(root, **arguments):
     return ofa.load_dataset("folder", **{"data_dir": root, "base_resolution": SIZE, **arguments})
 
 
-@pytest.fixture
-def decoded(monkeypatch):
-    """Counts the decoded images."""
-    count = []
-    decode = decoding.decode_image
-    monkeypatch.setattr(decoding, "decode_image", lambda *args: count.append(1) or decode(*args))
-    return count
-
-
 def sizes(dataset):
     return {split: dataset.class_counts(split).tolist() for split in dataset.splits}
 

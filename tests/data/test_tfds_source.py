@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ofav2_jax.data import decoding, image_cache, tfds_source
+from ofav2_jax.data import image_cache, tfds_source
 from ofav2_jax.data.augment import Normalisation
 from ofav2_jax.data.dataset import Request, fingerprint
 from ofav2_jax.data.tfds_source import load_tfds
@@ -68,15 +68,6 @@ def load(tmp_path):
         return load_tfds(Request(**request), cache_dir=tmp_path / "cache")
 
     return load
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """Counts the decoded images."""
-    count = []
-    decode = decoding.decode_image
-    monkeypatch.setattr(decoding, "decode_image", lambda *args: count.append(1) or decode(*args))
-    return count
 
 
 def test_images_and_labels_are_those_of_the_splits(load):
