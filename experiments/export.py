@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .output import print_anything
 from .parser import Parser, complain, require_new_file
 
 _FORMATS = {"onnx": ".onnx", "stablehlo": ".stablehlo"}
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
         The exit status: 0; 1 if the file did not compute what the network does; 2 if the arguments, the network or the
         target are not usable, or a package is missing. Except for 0 no file is left.
     """
+    print_anything()
     parser = Parser(prog=program, description="Writes a network for other runtimes.")
     parser.add_argument("--network", metavar="FILE", type=Path, required=True, help="a file that extract wrote")
     parser.add_argument("--format", choices=_FORMATS, required=True, help="what to write")

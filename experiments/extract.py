@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .output import print_anything
 from .parser import Parser, complain, require_new_file
 
 
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     Returns:
         The exit status: 0, or 2 if the arguments, the run or the target are not usable; nothing is written then.
     """
+    print_anything()
     parser = Parser(prog=program, description="Takes a network out of a trained supernet.")
     parser.add_argument("--run", metavar="RUN", type=Path, required=True, help="a run directory")
     parser.add_argument("--subnet", metavar="DESIGN", required=True, help="for instance k5-e4-d3-l7-h4@64")

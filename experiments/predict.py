@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .output import print_anything
 from .parser import Parser, complain
 
 
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     Returns:
         The exit status: 0, or 2 if the network or an image cannot be read; nothing is printed then.
     """
+    print_anything()
     parser = Parser(prog=program, description="Says what is on images.")
     parser.add_argument("--network", metavar="FILE", type=Path, required=True, help="NAME.safetensors or NAME.onnx")
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="an image file")
@@ -35,11 +37,12 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     arguments = parser.parse_args(argv)
     if arguments.top < 1:
         parser.error(f"--top={arguments.top} is not allowed: it must be at least 1")
+    from ofav2_jax.checks import local_path
     from ofav2_jax.deploy.classify import Classifier
 
     try:
-        classifier = Classifier(arguments.network.expanduser())
-        found = classifier.classify([path.expanduser() for path in arguments.images], arguments.top)
+        classifier = Classifier(arguments.network)
+        found = classifier.classify([local_path("IMAGE", path) for path in arguments.images], arguments.top)
     except (ValueError, OSError, ImportError) as error:
         complain(error)
         return 2
