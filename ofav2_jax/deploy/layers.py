@@ -1,5 +1,6 @@
 """A network as a plain list of layers, which runs, is counted and is exported without the supernet."""
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ofav2_jax.checks import shown
+from ofav2_jax.ops.batch_norm import EPSILON
 
 # The arrays of each kind of layer. Kernels are [k, k, in, out] ("conv"), [k, k, channels] ("depthwise") and [in, out]
 # ("dense"); the others [channels].
@@ -25,6 +27,8 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
 }
 # Convolutions and dense layers may have a bias, or none.
 _OPTIONAL = {"conv": ("bias",), "dense": ("bias",)}
+# Layers that do not read one other; "add" reads any number.
+_NUM_INPUTS = {"mul": 2}
 INPUT = "images"
 
 
@@ -67,8 +71,13 @@ class Layer:
         return layer
 
 
-def require_consistent(layers: Sequence[Layer], arrays: Mapping[str, np.ndarray]) -> None:
-    """Requires that layers read what comes before them, and that their arrays are all there are.
+def require_consistent(layers: Sequence[Layer], arrays: Mapping[str, np.ndarray], resolution: int) -> None:
+    """Requires that layers read what comes before them, and that their arrays are all there are and fit.
+
+    Args:
+        layers: the network.
+        arrays: its arrays.
+        resolution: height and width of the images, pixels.
 
     Raises:
         ValueError: naming the layer or the array.
@@ -80,12 +89,18 @@ def require_consistent(layers: Sequence[Layer], arrays: Mapping[str, np.ndarray]
                 raise ValueError(f"layer {layer.name!r} reads {name!r}, which does not come before it")
         if layer.name in known:
             raise ValueError(f"layer {layer.name!r} is there twice")
+        if not layer.inputs or (layer.op != "add" and len(layer.inputs) != _NUM_INPUTS.get(layer.op, 1)):
+            raise ValueError(f"layer {layer.name!r} reads {len(layer.inputs)} others, which {layer.op!r} cannot")
         known.add(layer.name)
         needed |= {f"{layer.name}/{array}" for array in OPERATIONS[layer.op]}
         optional |= {f"{layer.name}/{array}" for array in _OPTIONAL.get(layer.op, ())}
     missing, unexpected = sorted(needed - set(arrays)), sorted(set(arrays) - needed - optional)
     if missing or unexpected:
         raise ValueError(f"array {(missing or unexpected)[0]!r} is {'missing' if missing else 'not of any layer'}")
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise ValueError(f"array {name!r} is {array.dtype}, which is not allowed: it must be float")
+    map_shapes(layers, arrays, resolution)
 
 
 def by_layer(layers: Sequence[Layer], arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -97,6 +112,44 @@ def by_layer(layers: Sequence[Layer], arrays: Mapping[str, Any]) -> dict[str, di
     return grouped
 
 
+def map_shapes(layers: Sequence[Layer], arrays: Mapping[str, Any], resolution: int) -> dict[str, tuple[int, int]]:
+    """Height (and width) in pixels and channels of each layer's output, and of `INPUT`.
+
+    Args:
+        layers: the network.
+        arrays: its arrays.
+        resolution: height and width of the images, pixels.
+
+    Raises:
+        ValueError: if arrays or inputs of a layer do not fit together.
+    """
+    shapes, own = {INPUT: (resolution, 3)}, by_layer(layers, arrays)
+    for layer in layers:
+        inputs = [shapes[name] for name in layer.inputs]
+        (size, channels), expected = inputs[0], {}
+        width = channels
+        if "kernel" in OPERATIONS[layer.op]:
+            *window, width = own[layer.name]["kernel"].shape or (0,)
+            # The first number stands for a window's both sides; one without a centre is not allowed.
+            k = window[0] - 1 + window[0] % 2 if window else 1
+            expected["kernel"] = {
+                "conv": (k, k, channels, width),
+                "depthwise": (k, k, channels),
+                "dense": (channels, width),
+            }[layer.op]
+        for kind, array in own[layer.name].items():
+            if array.shape != expected.get(kind, (width,)):
+                raise ValueError(
+                    f"array {layer.name + '/' + kind!r} has shape {array.shape}, which is not allowed: "
+                    f"it must be {expected.get(kind, (width,))}"
+                )
+        gates = [(1, channels)] if layer.op == "mul" else []
+        if any(shape not in [inputs[0], *gates] for shape in inputs):
+            raise ValueError(f"layer {layer.name!r} reads maps of (pixels, channels) {inputs}, which do not fit")
+        shapes[layer.name] = 1 if layer.op == "mean" else -(-size // layer.stride), width
+    return shapes
+
+
 def count_layers(layers: Sequence[Layer], arrays: Mapping[str, np.ndarray], resolution: int) -> tuple[int, int]:
     """Parameters and multiply-accumulates, counted as `count` does.
 
@@ -106,10 +159,47 @@ def count_layers(layers: Sequence[Layer], arrays: Mapping[str, np.ndarray], reso
         resolution: height and width of the images, pixels.
     """
     params = sum(array.size for name, array in arrays.items() if not name.endswith(("/mean", "/var")))
-    sizes, macs = {INPUT: resolution}, 0
+    kernels = {layer.name: f"{layer.name}/kernel" for layer in layers if "kernel" in OPERATIONS[layer.op]}
+    shapes = map_shapes(layers, arrays, resolution)
+    return params, sum(arrays[kernel].size * shapes[name][0] ** 2 for name, kernel in kernels.items())
+
+
+def fold_batch_norm(
+    layers: Sequence[Layer], arrays: Mapping[str, np.ndarray], outputs: Sequence[str]
+) -> tuple[list[Layer], dict[str, np.ndarray]]:
+    """The same network with batch norm as a part of the convolution before it: its kernel's scale and its bias.
+
+    A batch norm that follows no convolution stays, and so does one whose convolution something else reads.
+
+    Args:
+        layers: the network.
+        arrays: its arrays.
+        outputs: the names of the layers whose results are asked for.
+
+    Returns:
+        The layers, where a convolution has the name of the batch norm that it comprises, and the arrays, of the same
+        dtype, with "bias" for depthwise convolutions too.
+    """
+    readers = collections.Counter([name for layer in layers for name in layer.inputs] + list(outputs))
+    own, before = by_layer(layers, arrays), {layer.name: layer for layer in layers}
+    folded: dict[str, Layer] = {}
     for layer in layers:
-        size = -(-sizes[layer.inputs[0]] // layer.stride)
-        sizes[layer.name] = 1 if layer.op == "mean" else size
-        if layer.op in ("conv", "depthwise", "dense"):
-            macs += arrays[f"{layer.name}/kernel"].size * size * size
-    return params, macs
+        source = before.get(layer.inputs[0])
+        if layer.op == "batch_norm" and source and source.op in ("conv", "depthwise") and readers[source.name] == 1:
+            own[layer.name] = _with_batch_norm(own.pop(source.name), own[layer.name])
+            del folded[source.name]
+            layer = dataclasses.replace(source, name=layer.name)
+        folded[layer.name] = layer
+    return list(folded.values()), {f"{name}/{kind}": array for name in folded for kind, array in own[name].items()}
+
+
+def _with_batch_norm(conv: Mapping[str, np.ndarray], norm: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    dtype = conv["kernel"].dtype
+    scale, bias, mean, var = (np.asarray(norm[kind], np.float64) for kind in OPERATIONS["batch_norm"])
+    # What is not finite in a damaged file is found by its self-check, without warnings.
+    with np.errstate(all="ignore"):
+        factor = scale / np.sqrt(var + EPSILON)
+        return {
+            "kernel": (conv["kernel"] * factor).astype(dtype),
+            "bias": ((conv.get("bias", 0) - mean) * factor + bias).astype(dtype),
+        }

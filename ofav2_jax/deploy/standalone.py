@@ -18,7 +18,7 @@ from ofav2_jax import files
 from ofav2_jax.checks import local_file
 from ofav2_jax.data.augment import Normalisation, eval_images, resized_size
 from ofav2_jax.deploy.execute import run
-from ofav2_jax.deploy.layers import Layer, count_layers, require_consistent
+from ofav2_jax.deploy.layers import Layer, count_layers, fold_batch_norm, map_shapes, require_consistent
 from ofav2_jax.model.design import Design
 from ofav2_jax.runtime.programs import compiler_options, quick_compiler_options
 
@@ -57,10 +57,14 @@ class Standalone:
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        require_consistent(self.layers, self.arrays)
-        names = {layer.name for layer in self.layers}
-        if tuple(self.outputs) != self.design.exits or not set(self.outputs.values()) <= names:
-            raise ValueError(f"outputs={dict(self.outputs)} is not allowed: one layer for each of {self.design.exits}")
+        require_consistent(self.layers, self.arrays, self.design.resolution)
+        shapes = map_shapes(self.layers, self.arrays, self.design.resolution)
+        fitting = {name for name, shape in shapes.items() if shape == (1, self.num_classes)}
+        if tuple(self.outputs) != self.design.exits or not set(self.outputs.values()) <= fitting:
+            raise ValueError(
+                f"outputs={dict(self.outputs)} is not allowed: for each of {self.design.exits} a layer whose result "
+                f"is one pixel of {self.num_classes} channels"
+            )
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise ValueError(f"class_names are {len(self.class_names)}, but there are {self.num_classes} classes")
 
@@ -133,14 +137,18 @@ class Standalone:
         return jax.jit(lambda images: eval_images(images, self.design.resolution, self.normalisation))
 
     @functools.cached_property
-    def arrays_on_device(self) -> dict[str, jax.Array]:
-        """The arrays as JAX's, for `function`."""
-        return jax.tree.map(jnp.asarray, dict(self.arrays))
+    def _folded(self) -> tuple[list[Layer], dict[str, np.ndarray]]:
+        return fold_batch_norm(self.layers, self.arrays, list(self.outputs.values()))
 
-    def function(self, arrays: Mapping[str, Any], images: jax.Array) -> jax.Array:
-        """What `apply_exits` compiles: a pure function of the arrays and of normalised images."""
+    @functools.cached_property
+    def arrays_on_device(self) -> dict[str, jax.Array]:
+        """The arrays that `function` takes, as JAX's: batch norm is a part of the convolutions."""
+        return jax.tree.map(jnp.asarray, self._folded[1])
+
+    def function(self, arrays: Mapping[str, jax.Array], images: jax.Array) -> jax.Array:
+        """What `apply_exits` compiles: a pure function of `arrays_on_device` and of normalised images."""
         images = images.astype(next(iter(arrays.values())).dtype)
-        return jnp.stack(run(self.layers, arrays, list(self.outputs.values()), images))
+        return run(self._folded[0], arrays, list(self.outputs.values()), images)
 
     @functools.cached_property
     def _program(self):
