@@ -4,11 +4,13 @@ python -m benchmarks.deploy [--resolutions=64,224] [--rounds=20] [--json=FILE]
 
 Three random subnets of the baseline network (width multiplier 1.0, 1,000 classes, random weights). In onnxruntime, one
 thread, one image: our file (float input) and that of `torch.onnx` for the subnet of the package `ofa` with the same
-weights (extra `bench`). In batches of 32, all threads: `Standalone.apply` and our file. Candidates take turns; a time
-is the median of the rounds, a ratio the median of the rounds' ratios.
+weights (extra `bench`). In batches of 32, both with a thread for each core that the process may use: `Standalone.apply`
+and our file. Candidates take turns; a time is the median of the rounds, a ratio the median of the rounds' ratios. All
+of them must compute the same logits, which must depend on the image.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -36,11 +38,11 @@ def main() -> None:
     args = parser.parse_args()
 
     net, once = _networks()
-    variables = ofa.load_torch(once.state_dict(), net)
     results: dict[str, Any] = {"machine": machine(), "setting": {"classes": NUM_CLASSES}, "rows": []}
     print_setting(results)
     print(f"\n{'subnet':<20}{'pixels':>7}{'images':>8}{'ours, ms':>10}{'theirs':>10}{'ratio':>8}")
     for number, subnet in enumerate(ofa.SearchSpace(net).sample(jax.random.key(0), 3)):
+        variables = _recalibrated(net, once, subnet)
         for resolution in map(int, args.resolutions.split(",")):
             alone = ofa.extract(net, variables, ofa.Design(subnet, resolution))
             for kind, ours, theirs in _candidates(alone, once):
@@ -72,20 +74,48 @@ def _networks() -> tuple[ofa.SuperNet, Any]:
     return ofa.SuperNet("ofa_mbv3", 1.0, NUM_CLASSES), once
 
 
+def _recalibrated(net: ofa.SuperNet, once: Any, subnet: ofa.Subnet) -> Any:
+    """The weights, with statistics of this subnet's activations, without which these vanish: all images look alike."""
+    import torch
+    from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
+
+    once.set_active_subnet(ks=list(subnet.kernel), e=list(subnet.expand), d=list(subnet.depth))
+    images = torch.from_numpy(_channels_first(_images(BATCH_SIZE, 64)))
+    set_running_statistics(once, [(images, torch.zeros(BATCH_SIZE))])
+    return ofa.load_torch(once.state_dict(), net)
+
+
+def _images(number: int, resolution: int) -> np.ndarray:
+    """Noise around a colour of each image's own, [number, resolution, resolution, 3]."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((number, resolution, resolution, 3), np.float32)
+    return noise + rng.standard_normal((number, 1, 1, 3), np.float32)
+
+
+def _channels_first(images: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.moveaxis(images, -1, 1))
+
+
 def _candidates(alone: ofa.Standalone, once: Any) -> list[tuple[str, Callable[[], Any], Callable[[], Any]]]:
     """What is compared: a name, ours and the other."""
     with tempfile.TemporaryDirectory() as directory:
         own, other = Path(directory) / "own.onnx", Path(directory) / "other.onnx"
         ofa.to_onnx(alone, own, input="float")
         _export(once, alone.design, other)
-        ours, theirs, parallel = _session(own, 1), _session(other, 1), _session(own, 0)
-    x = np.random.default_rng(0).standard_normal((BATCH_SIZE, *(alone.design.resolution,) * 2, 3), np.float32)
-    one, first = x[:1], np.ascontiguousarray(np.moveaxis(x[:1], -1, 1))
-    expected = theirs.run(None, {"images": first})[0]
-    found = ours.run(["logits"], {"images": one})[0]
-    if np.abs(found - expected).max() > 1e-4 * np.abs(expected).max():
-        raise RuntimeError(f"the two files of {alone.design} do not compute the same")
+        ours, theirs, parallel = _session(own, 1), _session(other, 1), _session(own, len(os.sched_getaffinity(0)))
+    x = _images(BATCH_SIZE, alone.design.resolution)
+    one, first = x[:1], _channels_first(x[:1])
     on_device = jax.device_put(x)
+    expected = parallel.run(["logits"], {"images": x})[0]
+    if not expected.std(0).max() > 1e-2 * np.abs(expected).max():
+        raise RuntimeError(f"the logits of {alone.design} do not depend on the image")
+    for found in (
+        ours.run(["logits"], {"images": one})[0],
+        theirs.run(None, {"images": first})[0],
+        np.asarray(alone.apply(on_device)),
+    ):
+        if not np.abs(found - expected[: len(found)]).max() <= 1e-4 * np.abs(expected).max():
+            raise RuntimeError(f"the files of {alone.design} and the network itself do not compute the same")
     return [
         ("onnxruntime", lambda: ours.run(["logits"], {"images": one}), lambda: theirs.run(None, {"images": first})),
         (

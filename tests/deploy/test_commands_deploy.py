@@ -1,11 +1,17 @@
 """The commands extract, export and predict: from a run to the class of an image; what is refused, in one line."""
 
+import contextlib
+import io
+
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import ofav2_jax as ofa
 from experiments import export, extract, predict
+from ofav2_jax.data.augment import eval_images
+from ofav2_jax.deploy.verify import run_onnx
 from tests.helpers.networks import standalone
 
 FILE = {"onnx": "net.onnx", "stablehlo": "net.stablehlo"}
@@ -16,14 +22,20 @@ def picture(path, size=(40, 30)):
     return path
 
 
-def test_from_a_run_to_a_class(uninterrupted, tmp_path, capsys):
-    workdir, _ = uninterrupted
-    run = ofa.open_run(workdir)
-    resolution = run.settings.resolutions[0]
-    design = ofa.Design.parse(f"k5-e4-d3-l7-h5@{resolution}")
-    network = tmp_path / "net.safetensors"
-    assert extract.main([f"--run={workdir}", f"--subnet={design}", f"--out={network}"]) == 0
-    told = capsys.readouterr().out
+@pytest.fixture(scope="module")
+def taken_out(uninterrupted, tmp_path_factory):
+    """A run, the file of one of its designs, and what the command that wrote the file printed."""
+    run = ofa.open_run(uninterrupted[0])
+    design = ofa.Design.parse(f"k5-e4-d3-l7-h5@{run.settings.resolutions[0]}")
+    network = tmp_path_factory.mktemp("taken_out") / "net.safetensors"
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        assert extract.main([f"--run={uninterrupted[0]}", f"--subnet={design}", f"--out={network}"]) == 0
+    return run, design, network, told.getvalue()
+
+
+def test_from_a_run_to_a_class(taken_out, tmp_path, capsys):
+    run, design, network, told = taken_out
+    resolution = design.resolution
     alone = ofa.Standalone.load(network)
     assert alone.design == design and str(design) in told and f"{alone.params:,}" in told
     # What the run's own test says of the subnet, to within an image.
@@ -47,6 +59,27 @@ def test_from_a_run_to_a_class(uninterrupted, tmp_path, capsys):
         assert predict.main([f"--network={file}", str(image), "--top=3"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == str(image) and len(lines) == 4 and lines[1].split()[1] == likely
+
+
+def test_every_image_has_the_same_class(taken_out, tmp_path):
+    run, _, network, _ = taken_out
+    alone = ofa.Standalone.load(network)
+    ofa.to_onnx(alone, tmp_path / "net.onnx", input="float")
+    ofa.to_stablehlo(alone, tmp_path / "net.stablehlo", input="float")
+    on_onnx = run_onnx(tmp_path / "net.onnx")
+    on_stablehlo = jax.export.deserialize(bytearray((tmp_path / "net.stablehlo").read_bytes())).call
+    places = np.concatenate([run.dataset.splits["test"], run.dataset.splits["validation"]])
+    pixels = np.asarray(run.dataset.images[places])
+    x = np.asarray(eval_images(pixels, alone.design.resolution, alone.normalisation))
+    expected = np.asarray(alone.predict(pixels))
+    assert len(x) > 500 and len(set(expected.argmax(-1))) > 1
+    second, first = np.sort(expected, axis=-1)[:, -2:].T
+    is_tie = first - second <= 1e-5 * np.abs(expected).max()
+    for batch_size in (1, 7, 64):
+        for compute in (on_onnx, on_stablehlo):
+            found = np.concatenate([compute(x[start : start + batch_size]) for start in range(0, len(x), batch_size)])
+            assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+            assert np.all((found.argmax(-1) == expected.argmax(-1)) | is_tie)
 
 
 def test_stablehlo_and_floats(tmp_path, capsys):

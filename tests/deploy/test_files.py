@@ -51,7 +51,12 @@ def damaged(file, tmp_path, change):
     return other
 
 
-KERNEL = "stem_conv/kernel"
+KERNEL, VAR = "stem_conv/kernel", "stem_bn/var"
+
+
+def sum_in(header):
+    """The first layer that adds maps."""
+    return next(layer for layer in header["layers"] if layer[1] == "add")
 
 
 @pytest.mark.parametrize(
@@ -59,6 +64,19 @@ KERNEL = "stem_conv/kernel"
     [
         (lambda arrays, metadata, header: arrays.update({KERNEL: -arrays[KERNEL]}), "self-check"),
         (lambda arrays, metadata, header: arrays.update({KERNEL: np.nan * arrays[KERNEL]}), "self-check"),
+        (lambda arrays, metadata, header: arrays.update({VAR: -arrays[VAR]}), "self-check"),
+        (lambda arrays, metadata, header: arrays.update({KERNEL: arrays[KERNEL][0]}), "it must be (3, 3, 3, 8)"),
+        (lambda arrays, metadata, header: arrays.update({KERNEL: arrays[KERNEL][:2, :2]}), "it must be (1, 1, 3, 8)"),
+        (
+            lambda arrays, metadata, header: arrays.update({KERNEL: np.ones((), np.float32)}),
+            "'stem_conv/kernel' has shape ()",
+        ),
+        (lambda arrays, metadata, header: arrays.update({VAR: arrays[VAR][:2]}), "'stem_bn/var' has shape (2,)"),
+        (lambda arrays, metadata, header: arrays.update({VAR: arrays[VAR].astype(int)}), "'stem_bn/var' is int64"),
+        (lambda arrays, metadata, header: header["layers"][0].__setitem__(2, []), "reads 0 others"),
+        (lambda arrays, metadata, header: header["layers"][0].__setitem__(2, ["images"] * 2), "reads 2 others"),
+        (lambda arrays, metadata, header: sum_in(header)[2].append("images"), "which do not fit"),
+        (lambda arrays, metadata, header: header.update(num_classes=3, class_names=None), "3 channels"),
         (lambda arrays, metadata, header: arrays.pop(KERNEL), "'stem_conv/kernel' is missing"),
         (lambda arrays, metadata, header: arrays.update(x=arrays[KERNEL]), "'x' is not of any layer"),
         (lambda arrays, metadata, header: metadata.pop("network"), "network"),
