@@ -143,7 +143,9 @@ class Standalone:
     @functools.cached_property
     def arrays_on_device(self) -> dict[str, jax.Array]:
         """The arrays that `function` takes, as JAX's: batch norm is a part of the convolutions."""
-        return jax.tree.map(jnp.asarray, self._folded[1])
+        # Also where a program that uses them is being traced, because they are kept.
+        with jax.ensure_compile_time_eval():
+            return jax.tree.map(jnp.asarray, self._folded[1])
 
     def function(self, arrays: Mapping[str, jax.Array], images: jax.Array) -> jax.Array:
         """What `apply_exits` compiles: a pure function of `arrays_on_device` and of normalised images."""

@@ -1,5 +1,6 @@
 """Exported files compute what the network does, for any number of images; a file that does not is refused."""
 
+import dataclasses
 import json
 
 import jax
@@ -61,6 +62,12 @@ def test_stablehlo_equals_the_network(tmp_path, kind):
     raw = pixels(7)
     normalised = np.asarray(alone.normalisation(raw.astype(np.float32)))
     assert off(exported.call(raw if kind == "uint8" else normalised), alone.apply(normalised)) <= TOLERANCE
+
+
+def test_a_network_runs_after_its_first_export(tmp_path):
+    alone = dataclasses.replace(standalone())
+    ofa.to_stablehlo(alone, tmp_path / "net.stablehlo")
+    assert off(alone.apply(images(2)), standalone().apply(images(2))) <= TOLERANCE
 
 
 def test_other_logits_do_not_pass(tmp_path):
