@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ofav2_jax.checks import is_number, plain, refuse, shown
+from ofav2_jax.data.array_checks import require_label_range, require_labels
 
 # Between them lie the thresholds that are tried: those at which all images leave, and none.
 ALWAYS, NEVER = 0.0, 2.0
@@ -126,33 +127,19 @@ def thresholds(logits: np.ndarray, labels: np.ndarray, costs: Sequence[float], l
     return Cascade((*chosen, ALWAYS), costs)
 
 
-def require_reachable(limit: Any, costs: Sequence[float], field: str = "limit") -> None:
-    """Refuses a limit that no thresholds meet.
-
-    Raises:
-        ValueError: naming the least that is possible.
-    """
-    if not is_number(limit) or limit < costs[0]:
-        refuse(field, limit, f"at least {costs[0]:,}, the cost of an image that leaves at the first exit")
-
-
 def _checked(logits: Any, labels: Any, costs: Any, limit: Any) -> tuple[float, ...]:
     if np.ndim(logits) != 3 or len(logits) < 2 or not np.size(logits):
         raise ValueError(f"logits have shape {np.shape(logits)}, which is not allowed: [exits >= 2, images, classes]")
     if not np.isfinite(logits).all():
         raise ValueError("logits are not allowed: some are not finite")
     num_exits, num_images, num_classes = np.shape(logits)
-    labels = np.asarray(labels)
-    if labels.shape != (num_images,) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"labels are {labels.dtype} {labels.shape}, which is not allowed: ints, one for each of {num_images} images"
-        )
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f"labels are not allowed: they must be >= 0 and < {num_classes}")
+    require_labels("labels", labels, num_images)
+    require_label_range("validation", labels, num_classes)
     costs = plain(tuple(costs))
     if len(costs) != num_exits or not all(map(is_number, costs)) or costs[0] < 0 or not (np.diff(costs) > 0).all():
         raise ValueError(f"costs={shown(costs)} is not allowed: one for each of {num_exits} exits, rising")
-    require_reachable(plain(limit), costs)
+    if not is_number(plain(limit)) or limit < costs[0]:
+        refuse("limit", limit, f"at least {costs[0]:,}, the cost of an image that leaves at the first exit")
     return costs
 
 
