@@ -5,6 +5,7 @@ then that exit's own. What later exits would have cost is saved.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -102,7 +103,7 @@ def thresholds(logits: np.ndarray, labels: np.ndarray, costs: Sequence[float], l
 
     Coordinate descent over 50 quantiles of each exit's probabilities, from each of a family of starts: numbers of
     leaving images that rise or fall by one ratio from exit to exit (Huang et al., "Multi-Scale Dense Networks", section
-    5), and all images leaving at one exit. Where as many answers are right, the least cross entropy decides: a few
+    5), and all images leaving at one exit; from the best result again, over pairs of exits. Where as many answers are right, the least cross entropy decides: a few
     hundred images do not tell thresholds apart by the number of right answers alone, and the cheapest of them is the
     one that fits these images by chance. The same arguments give the same thresholds.
 
@@ -122,7 +123,9 @@ def thresholds(logits: np.ndarray, labels: np.ndarray, costs: Sequence[float], l
     """
     costs = _checked(logits, labels, costs, limit)
     grid = _Grid(logits, labels, np.asarray(costs, float), limit)
-    best = max(map(grid.descend, grid.starts()), key=lambda found: found[0])[1]
+    _, best = max((grid.descend(start, together=1) for start in grid.starts()), key=lambda found: found[0])
+    # At the limit one threshold can hardly be changed without another.
+    _, best = grid.descend(best, together=min(2, len(best)))
     chosen = [float(candidates[place]) for candidates, place in zip(grid.candidates, best)]
     return Cascade((*chosen, ALWAYS), costs)
 
@@ -195,8 +198,8 @@ class _Grid:
             if _mean_cost(counts, self._costs) <= self._limit:
                 yield tuple(state)
 
-    def descend(self, state: tuple[int, ...]) -> tuple[tuple[float, ...], tuple[int, ...]]:
-        """Changes one threshold at a time as long as that is better.
+    def descend(self, state: tuple[int, ...], together: int) -> tuple[tuple[float, ...], tuple[int, ...]]:
+        """Changes the thresholds of one exit, or of so many together, as long as that is better.
 
         Returns:
             How good the result is, larger being better, and the result.
@@ -204,17 +207,27 @@ class _Grid:
         best: tuple[float, ...] = ()
         while True:
             before = best
-            for exit in range(len(state)):
-                right, loss, cost = self._of_candidates(state, exit)
-                # Of those within the limit the most right answers, then the least loss, the least cost, the first.
-                place = int(np.lexsort((cost, loss, -right, cost > self._limit))[0])
-                found = float(right[place]), -float(loss[place]), -float(cost[place])
-                if found > best:
-                    best, state = found, (*state[:exit], place, *state[exit + 1 :])
+            for *others, exit in itertools.combinations(range(len(state)), together):
+                for places in itertools.product(*(range(len(self.candidates[other])) for other in others)):
+                    changed = list(state)
+                    for other, place in zip(others, places):
+                        changed[other] = place
+                    found, changed[exit] = self._best_of_candidates(changed, exit)
+                    if found > best:
+                        best, state = found, tuple(changed)
             if best == before:
                 return best, state
 
-    def _of_candidates(self, state: tuple[int, ...], exit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _best_of_candidates(self, state: Sequence[int], exit: int) -> tuple[tuple[float, ...], int]:
+        """How good the best candidate of one exit is, and its place, the other exits being as they are."""
+        right, loss, cost = self._of_candidates(state, exit)
+        allowed = cost <= self._limit
+        # Of those within the limit the most right answers, then the least loss, the least cost, the first.
+        place = int(np.lexsort((cost, loss, -right, ~allowed))[0])
+        # Nothing is worse than what is not allowed.
+        return (float(allowed[place]), float(right[place]), -float(loss[place]), -float(cost[place])), place
+
+    def _of_candidates(self, state: Sequence[int], exit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Right answers, losses and mean costs with each candidate of one exit, the other exits as they are."""
         num_exits, num_images = self._right.shape
         images = np.arange(num_images)

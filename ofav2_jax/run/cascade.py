@@ -23,7 +23,7 @@ from ofav2_jax.run.opened import OpenedRun
 
 FORMAT = "ofav2_jax.cascade/1"
 _SPLITS = ("validation", "test")
-_FACTORS = {"": 0, "K": 3, "M": 6, "G": 9}
+_POWERS = {"": 0, "K": 3, "M": 6, "G": 9}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Constraint:
         Raises:
             ValueError: if it is none.
         """
-        match = re.fullmatch(r"\s*(\w+)\s*<=\s*(\d+\.?\d*|\.\d+)([KMG]?)\s*", text, re.ASCII)
+        match = re.fullmatch(r"\s*(\w+)\s*<=\s*(\d+\.?\d*|\.\d+)([KMGkmg]?)\s*", text, re.ASCII)
         if not match or match[1] not in ("macs", "latency"):
             refuse("constraint", text, "written like macs<=2M, macs<=350000 or latency<=1.5 (milliseconds)")
-        return cls("".join(text.split()), match[1], float(f"{match[2]}e{_FACTORS[match[3]]}"))
+        return cls("".join(text.split()), match[1], float(f"{match[2]}e{_POWERS[match[3].upper()]}"))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
