@@ -46,19 +46,16 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
         from ofav2_jax import Standalone, open_run
         from ofav2_jax.deploy.onnx_file import require_onnx
         from ofav2_jax.deploy.verify import require_onnxruntime
-        from ofav2_jax.run.cascade import make_cascades
-        from ofav2_jax.run.checkpoint import CorruptCheckpointError
+        from ofav2_jax.run.cascade import make_cascades, parse_constraints
 
-        require_onnx(), require_onnxruntime()
-    except (ValueError, OSError, ImportError) as error:
-        complain(error)
-        return 2
-    try:
+        require_onnx()
+        require_onnxruntime()
+        constraints = parse_constraints(arguments.constraint)
         segment_ms = None if arguments.latency is None else _numbers(arguments.latency)
         run = open_run(arguments.run, data_dir=arguments.data_dir, archive=arguments.archive)
         alone = Standalone.load(arguments.network)
-        made = make_cascades(run, alone, arguments.constraint, segment_ms, arguments.input)
-        # Beside the target, because a directory can be renamed but not moved in one step.
+        made = make_cascades(run, alone, constraints, segment_ms, arguments.input)
+        # Renamed at the end, so that the target is never there without all of its files.
         with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as directory:
             written = Path(directory) / out.name
             written.mkdir()
@@ -69,7 +66,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
                 complain(f"{error}; removed")
                 return 1
             written.rename(out)
-    except (ValueError, OSError, ImportError, CorruptCheckpointError) as error:
+    except (ValueError, OSError, ImportError) as error:
         complain(error)
         return 2
     _print(made.record())

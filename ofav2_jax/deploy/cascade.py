@@ -103,9 +103,11 @@ def thresholds(logits: np.ndarray, labels: np.ndarray, costs: Sequence[float], l
 
     Coordinate descent over 50 quantiles of each exit's probabilities, from each of a family of starts: numbers of
     leaving images that rise or fall by one ratio from exit to exit (Huang et al., "Multi-Scale Dense Networks", section
-    5), and all images leaving at one exit; from the best result again, over pairs of exits. Where as many answers are right, the least cross entropy decides: a few
-    hundred images do not tell thresholds apart by the number of right answers alone, and the cheapest of them is the
-    one that fits these images by chance. The same arguments give the same thresholds.
+    5), and all images leaving at one exit; from the best result again, over pairs of exits. The same arguments give the
+    same thresholds.
+
+    Where as many answers are right, the least cross entropy decides: a few hundred images do not tell thresholds apart
+    by the number of right answers alone, and the cheapest of them is the one that fits these images by chance.
 
     Each threshold lies in the middle of the widest gap near its quantile, so that rounding, which differs from runtime
     to runtime, moves no image.

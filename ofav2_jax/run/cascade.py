@@ -53,6 +53,18 @@ class Constraint:
         return cls("".join(text.split()), match[1], float(f"{match[2]}e{_POWERS[match[3].upper()]}"))
 
 
+def parse_constraints(texts: Sequence[str]) -> list[Constraint]:
+    """Parses texts like `macs<=2M`.
+
+    Raises:
+        ValueError: for a text that is not one, the same text twice, and no text.
+    """
+    constraints = [Constraint.parse(text) for text in texts]
+    if not constraints or len({each.text for each in constraints}) < len(constraints):
+        refuse("constraint", [each.text for each in constraints], "at least one, and each once")
+    return constraints
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cascades:
     """The cascades of one network; `make_cascades` makes them.
@@ -154,7 +166,7 @@ class Cascades:
 def make_cascades(
     run: OpenedRun,
     alone: Standalone,
-    constraints: Sequence[str],
+    constraints: Sequence[Constraint],
     segment_ms: Sequence[float] | None = None,
     input: str = "uint8",
 ) -> Cascades:
@@ -163,7 +175,7 @@ def make_cascades(
     Args:
         run: the run.
         alone: a network with several exits that `extract` took out of it.
-        constraints: limits of the mean cost of an image, "macs<=2M" or "latency<=1.5"; a cascade for each.
+        constraints: see `parse_constraints`; a cascade for each.
         segment_ms: the time that each segment takes, milliseconds, for limits of the latency.
         input: "uint8", images that were resized, cropped and rounded, as an exported network gets them; "float", images
             as in the run's tests, which are not rounded.
@@ -176,11 +188,13 @@ def make_cascades(
     costs: dict[str, Sequence[float]] = {"macs": [part.macs for part in segments]}
     if segment_ms is not None:
         costs["latency"] = _cumulative(segment_ms, len(segments))
-    limits = _limits(constraints, costs)
+    _require_possible(constraints, costs)
     require_taken_from(run, alone)
     logits = {"validation": _logits(run, alone, "validation", input)}
     labels = _labels(run, "validation")
-    cascades = {each.text: thresholds(logits["validation"], labels, costs[each.cost], each.limit) for each in limits}
+    cascades = {
+        each.text: thresholds(logits["validation"], labels, costs[each.cost], each.limit) for each in constraints
+    }
     logits["test"] = _logits(run, alone, "test", input)
     return Cascades(run, alone, input, segments, costs, cascades, logits)
 
@@ -192,12 +206,8 @@ def _cumulative(segment_ms: Sequence[float], number: int) -> list[float]:
     return np.cumsum(given).tolist()
 
 
-def _limits(constraints: Sequence[str], costs: Mapping[str, Sequence[float]]) -> list[Constraint]:
-    limits = [Constraint.parse(text) for text in constraints]
-    texts = [each.text for each in limits]
-    if not texts or len(set(texts)) < len(texts):
-        refuse("constraint", texts, "at least one, and each once")
-    for each in limits:
+def _require_possible(constraints: Sequence[Constraint], costs: Mapping[str, Sequence[float]]) -> None:
+    for each in constraints:
         if each.cost not in costs:
             raise ValueError(f"constraint={each.text!r} is not allowed without the latency of each segment")
         least = costs[each.cost][0]
@@ -205,7 +215,6 @@ def _limits(constraints: Sequence[str], costs: Mapping[str, Sequence[float]]) ->
             raise ValueError(
                 f"constraint={each.text!r} is not allowed: an image that leaves at the first exit costs {least:,}"
             )
-    return limits
 
 
 def require_taken_from(run: OpenedRun, alone: Standalone) -> None:
