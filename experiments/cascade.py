@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     except (ValueError, OSError, ImportError) as error:
         complain(error)
         return 2
+    print(f"network      {alone.design}")
     _print(made.record())
     print(f"verified     logits within {difference:.1g} of the largest; every validation image leaves where simulated")
     print(f"written to   {out} (run.py, cascade.json, {len(made.segments)} segments)")
@@ -100,7 +101,6 @@ def _numbers(text: str) -> list[float]:
 def _print(record: dict[str, Any]) -> None:
     source, cascades = record["about"]["run"], record["cascades"]
     validation, test = (cascades[0][split]["images"] for split in _SPLITS)
-    print(f"network      {record['design']['subnet']} at {record['design']['resolution']} pixels")
     print(f"of           {source['name']}, phase {source['phase']}")
     print(f"images       {validation:,} validation, by which thresholds were chosen, and {test:,} test")
     print(f"             top-1 is in %; an image is {100 / validation:.2f} and {100 / test:.2f} points\n")
