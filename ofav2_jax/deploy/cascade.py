@@ -78,7 +78,6 @@ class Cascade:
 def confidences(logits: np.ndarray) -> np.ndarray:
     """The probabilities of the most probable classes, float64 [...], of logits [..., classes]."""
     below = np.asarray(logits, np.float64)
-    # In place, because the logits of all images are the largest array of all.
     below = below - below.max(-1, keepdims=True)
     return 1 / np.exp(below, out=below).sum(-1)
 
@@ -92,8 +91,15 @@ def simulate(logits: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
 
     Returns:
         int [N], from 0.
+
+    Raises:
+        ValueError: if there is not one threshold for each exit.
     """
-    sure = confidences(logits) >= np.asarray(thresholds, float)[:, None]
+    if np.ndim(logits) != 3 or len(thresholds) != len(logits):
+        raise ValueError(
+            f"thresholds={shown(tuple(thresholds))} is not allowed: one for each exit of logits {np.shape(logits)}"
+        )
+    sure = np.stack([confidences(each) >= threshold for each, threshold in zip(logits, thresholds)])
     sure[-1] = True
     return sure.argmax(0)
 
@@ -168,19 +174,21 @@ class _Grid:
     """The thresholds that are tried, and the search among them. A *state* is a candidate's place for each exit."""
 
     def __init__(self, logits: np.ndarray, labels: np.ndarray, costs: np.ndarray, limit: float):
-        self._right = _are_right(logits, labels)
+        num_exits, num_images = logits.shape[:2]
         self._costs, self._limit = costs, limit
-        self._losses = np.stack([_cross_entropies(each, labels) for each in logits])
-        of_exits = [confidences(each) for each in logits[:-1]]
-        self.candidates = [_candidates(each) for each in of_exits]
-        # For each candidate the images that would leave there, as numbers to multiply with.
-        self._leaving = [
-            (each >= candidates[:, None]).astype(float) for each, candidates in zip(of_exits, self.candidates)
-        ]
+        self._confidences = [confidences(each) for each in logits[:-1]]
+        self.candidates = [_candidates(each) for each in self._confidences]
+        # In which order an exit lets images go as its threshold falls, and how many each candidate lets go.
+        self._order = [np.argsort(-each, kind="stable") for each in self._confidences]
+        self._numbers = [(each >= c[:, None]).sum(1) for each, c in zip(self._confidences, self.candidates)]
+        # What is added up, of each image at each exit, [sums, exits, N]: right answers, losses, and where it leaves.
+        losses = np.stack([_cross_entropies(each, labels) for each in logits])
+        places = np.broadcast_to(np.eye(num_exits)[:, :, None], (num_exits, num_exits, num_images))
+        self._values = np.concatenate([_are_right(logits, labels)[None], losses[None], places])
 
     def starts(self) -> Iterator[tuple[int, ...]]:
         """States that meet the limit."""
-        num_exits, num_images = self._right.shape
+        _, num_exits, num_images = self._values.shape
         # All at one exit; the first of them meets every limit that was let through.
         yield from self._within(np.eye(num_exits) * num_images)
         shares = _RATIOS[:, None] ** np.arange(num_exits)
@@ -188,17 +196,26 @@ class _Grid:
 
     def _within(self, wanted: np.ndarray) -> Iterator[tuple[int, ...]]:
         """For each row of wanted numbers of leaving images the state that comes closest, if it meets the limit."""
-        num_exits, num_images = self._right.shape
+        _, num_exits, num_images = self._values.shape
         for numbers in wanted:
-            remaining, state, counts = np.ones(num_images), [], np.zeros(num_exits)
-            for exit, leaving in enumerate(self._leaving):
-                found = leaving @ remaining
+            remaining, state, counts = np.ones(num_images), list[int](), np.zeros(num_exits)
+            for exit in range(num_exits - 1):
+                found = self._up_to(exit, remaining[None])[0]
                 state.append(int(np.abs(found - numbers[exit]).argmin()))
                 counts[exit] = found[state[-1]]
-                remaining = remaining * (1 - leaving[state[-1]])
+                remaining = remaining * ~self._lets_go(exit, state)
             counts[-1] = remaining.sum()
             if _mean_cost(counts, self._costs) <= self._limit:
                 yield tuple(state)
+
+    def _lets_go(self, exit: int, state: Sequence[int]) -> np.ndarray:
+        """The images that leave at an exit if they reach it, bool [N]."""
+        return self._confidences[exit] >= self.candidates[exit][state[exit]]
+
+    def _up_to(self, exit: int, values: np.ndarray) -> np.ndarray:
+        """Sums of values [sums, N] over the images that each candidate of an exit lets go, [sums, candidates]."""
+        sums = np.cumsum(values[:, self._order[exit]], axis=1)
+        return np.concatenate([np.zeros((len(values), 1)), sums], axis=1)[:, self._numbers[exit]]
 
     def descend(self, state: tuple[int, ...], together: int) -> tuple[tuple[float, ...], tuple[int, ...]]:
         """Changes the thresholds of one exit, or of so many together, as long as that is better.
@@ -231,18 +248,16 @@ class _Grid:
 
     def _of_candidates(self, state: Sequence[int], exit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Right answers, losses and mean costs with each candidate of one exit, the other exits as they are."""
-        num_exits, num_images = self._right.shape
-        images = np.arange(num_images)
+        _, num_exits, num_images = self._values.shape
         # Where images leave if this exit keeps all of them.
         last = np.full(num_images, num_exits - 1)
         for other in reversed(range(num_exits - 1)):
             if other != exit:
-                last = np.where(self._leaving[other][state[other]] > 0, other, last)
-        at = np.stack([self._right[last, images], self._losses[last, images], *(np.eye(num_exits)[last].T)])
-        here = np.stack([self._right[exit], self._losses[exit], *np.eye(num_exits)[[exit] * num_images].T])
+                last = np.where(self._lets_go(other, state), other, last)
+        there = self._values[:, last, np.arange(num_images)]
         # What changes where an image leaves here instead.
-        change = (here - at) * (last > exit)
-        right, loss, *counts = at.sum(1)[:, None] + change @ self._leaving[exit].T
+        change = (self._values[:, exit] - there) * (last > exit)
+        right, loss, *counts = there.sum(1)[:, None] + self._up_to(exit, change)
         return right, loss, _mean_cost(np.stack(counts, -1), self._costs)
 
 

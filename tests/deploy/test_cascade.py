@@ -97,6 +97,8 @@ def test_where_images_leave():
     assert simulate(logits, (confidences(logits)[0, 0], ALWAYS)).tolist() == [0, 1, 0]
     assert simulate(logits, (ALWAYS, ALWAYS)).tolist() == [0, 0, 0]
     assert simulate(logits, (NEVER, NEVER)).tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match=r"thresholds=\(0\.5,\) is not allowed: one for each exit"):
+        simulate(logits, (0.5,))
     # What is not a number is not sure.
     assert simulate(np.where(logits < -2, np.nan, logits), (0.55, ALWAYS)).tolist() == [0, 1, 1]
 

@@ -8,6 +8,8 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors
+import safetensors.numpy
 
 import ofav2_jax as ofa
 from experiments import cascade, export, extract
@@ -25,6 +27,16 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="the extra export is not
 SPLITS = ("validation", "test")
 
 
+def told_otherwise(file, other, source):
+    """Writes the same network with another run that it was taken out of."""
+    with safetensors.safe_open(file, "numpy") as content:
+        arrays = {name: content.get_tensor(name) for name in content.keys()}
+        metadata = content.metadata()
+    header = json.loads(metadata["network"])
+    header["about"]["run"] = source
+    safetensors.numpy.save_file(arrays, other, {**metadata, "network": json.dumps(header)})
+
+
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
     """A directory with a run, a network of three exits out of it, and what is not usable with them."""
@@ -35,15 +47,11 @@ def here(tmp_path_factory):
     shutil.rmtree(here / "damaged" / "phases" / "00-full" / "params")
     variables = random_variables(run.net)
     source = {"name": "finished", "phase": "full", "params_sha256": checkpoint.digest(run.params())}
-
-    def save(name, design, **about):
+    for name, design in (("net", f"k3-e3-d2-l7-h3@{RESOLUTION}+1+2"), ("single", f"k3-e3-d2-l7-h1@{RESOLUTION}")):
         alone = ofa.extract(run.net, variables, ofa.Design.parse(design), normalisation=run.dataset.normalisation)
-        dataclasses.replace(alone, about={**alone.about, **about}).save(here / f"{name}.safetensors")
-
-    save("net", f"k3-e3-d2-l7-h3@{RESOLUTION}+1+2", run=source)
-    save("single", f"k3-e3-d2-l7-h1@{RESOLUTION}", run=source)
-    save("homeless", f"k3-e3-d2-l7-h2@{RESOLUTION}+1")
-    save("later", f"k3-e3-d2-l7-h2@{RESOLUTION}+1", run={**source, "phase": "kernel"})
+        dataclasses.replace(alone, about={**alone.about, "run": source}).save(here / f"{name}.safetensors")
+    told_otherwise(here / "net.safetensors", here / "homeless.safetensors", None)
+    told_otherwise(here / "net.safetensors", here / "later.safetensors", {**source, "phase": "kernel"})
     (here / "pointer.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
     (here / "empty").mkdir()
     (here / "taken").mkdir()
