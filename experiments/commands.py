@@ -34,6 +34,9 @@ COMMANDS = {
     "report": Command("report", "RUN", "rebuild the page of a run"),
     "extract": Command("extract", "--run=RUN --subnet=... --out=FILE", "take a network out of a run", computes=True),
     "export": Command("export", "--network=FILE --format=onnx --out=FILE", "write it for other runtimes"),
+    "cascade": Command(
+        "cascade", "--run=RUN --network=FILE --constraint=... --out=DIR", "stop early at sure exits", computes=True
+    ),
     "predict": Command("predict", "--network=FILE IMAGE...", "say what is on images"),
 }
 

@@ -1,4 +1,4 @@
-"""What the commands share: a parser whose errors are one line, and the check of a file to be written."""
+"""What the commands share: a parser whose errors are one line, and the checks of what is to be written."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from ofav2_jax.checks import local_file
+from ofav2_jax.checks import local_file, local_path
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,7 +28,19 @@ def require_new_file(field: str, path: Path, suffix: str) -> Path:
     Raises:
         ValueError: if its name ends otherwise, it exists, or its directory does not or cannot be written to.
     """
-    path = local_file(field, path, suffix)
+    return _require_new(field, local_file(field, path, suffix))
+
+
+def require_new_directory(field: str, path: Path) -> Path:
+    """The path of a directory to be made, with ~ expanded.
+
+    Raises:
+        ValueError: if it exists, or the directory around it does not or cannot be written to.
+    """
+    return _require_new(field, local_path(field, path))
+
+
+def _require_new(field: str, path: Path) -> Path:
     if path.exists():
         raise ValueError(f"{field}={str(path)!r} is not allowed: it exists already")
     if not path.parent.is_dir():

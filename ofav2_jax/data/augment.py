@@ -141,6 +141,25 @@ def resized_size(resolution: int) -> int:
     return math.ceil(resolution / 0.875)
 
 
+def centre_crops(images: jax.Array, resolution: int) -> jax.Array:
+    """Resizes to `resized_size(resolution)` and crops the centre.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        resolution: R, height and width of the result, pixels.
+
+    Returns:
+        float32 [B, R, R, 3], from 0 to 255.
+    """
+    _, height, width, _ = images.shape
+    resized = resized_size(resolution)
+    first = round((resized - resolution) / 2)
+    kept = slice(first, first + resolution)
+    rows = resize_weights(height, 0, height, resized)[None, kept]
+    columns = resize_weights(width, 0, width, resized)[None, kept]
+    return _resize(images, rows, columns)
+
+
 def eval_images(images: jax.Array, resolution: int, normalisation: Normalisation) -> jax.Array:
     """Resizes to `resized_size(resolution)`, crops the centre, normalises.
 
@@ -152,10 +171,4 @@ def eval_images(images: jax.Array, resolution: int, normalisation: Normalisation
     Returns:
         float32 [B, R, R, 3].
     """
-    _, height, width, _ = images.shape
-    resized = resized_size(resolution)
-    first = round((resized - resolution) / 2)
-    kept = slice(first, first + resolution)
-    rows = resize_weights(height, 0, height, resized)[None, kept]
-    columns = resize_weights(width, 0, width, resized)[None, kept]
-    return normalisation(_resize(images, rows, columns))
+    return normalisation(centre_crops(images, resolution))

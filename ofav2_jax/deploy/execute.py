@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ofav2_jax.deploy.layers import INPUT, Layer, by_layer, map_shapes
+from ofav2_jax.deploy.layers import INPUT, Layer, by_layer, shapes
 from ofav2_jax.ops.activations import h_sigmoid, h_swish
 from ofav2_jax.ops.backend import backend
 from ofav2_jax.ops.batch_norm import EPSILON
@@ -40,7 +40,7 @@ def run(layers: Sequence[Layer], arrays: Arrays, outputs: Sequence[str], images:
     parts = 1
     # A program for any number of images, as in exported files, cannot be divided.
     if backend() == "cpu" and isinstance(number, int):
-        largest = max(size * size * channels for size, channels in map_shapes(layers, arrays, images.shape[1]).values())
+        largest = max(size * size * channels for channels, size in shapes(layers, arrays, images.shape[1]).values())
         parts = -(-number // max(_MAX_MAP_BYTES // (largest * images.dtype.itemsize), 1))
     if parts == 1:
         return _run(layers, arrays, outputs, images)

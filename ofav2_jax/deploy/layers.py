@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,33 +100,34 @@ def require_consistent(layers: Sequence[Layer], arrays: Mapping[str, np.ndarray]
     for name, array in arrays.items():
         if array.dtype.kind != "f":
             raise ValueError(f"array {name!r} is {array.dtype}, which is not allowed: it must be float")
-    map_shapes(layers, arrays, resolution)
+    shapes(layers, arrays, resolution)
 
 
 def by_layer(layers: Sequence[Layer], arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The arrays of each layer by their kind, "kernel" for instance."""
+    """The arrays of each of these layers by their kind, "kernel" for instance."""
     grouped: dict[str, dict[str, Any]] = {layer.name: {} for layer in layers}
     for name, array in arrays.items():
         of_layer, _, kind = name.rpartition("/")
-        grouped[of_layer][kind] = array
+        if of_layer in grouped:
+            grouped[of_layer][kind] = array
     return grouped
 
 
-def map_shapes(layers: Sequence[Layer], arrays: Mapping[str, Any], resolution: int) -> dict[str, tuple[int, int]]:
-    """Height (and width) in pixels and channels of each layer's output, and of `INPUT`.
+def shapes(layers: Sequence[Layer], arrays: Mapping[str, Any], resolution: int) -> dict[str, tuple[int, int]]:
+    """Channels, and height (and width) in pixels, of each layer's output, and of `INPUT`.
 
     Args:
         layers: the network.
-        arrays: its arrays.
+        arrays: its arrays; others may be among them.
         resolution: height and width of the images, pixels.
 
     Raises:
         ValueError: if arrays or inputs of a layer do not fit together.
     """
-    shapes, own = {INPUT: (resolution, 3)}, by_layer(layers, arrays)
+    found, own = {INPUT: (3, resolution)}, by_layer(layers, arrays)
     for layer in layers:
-        inputs = [shapes[name] for name in layer.inputs]
-        (size, channels), expected = inputs[0], {}
+        inputs = [found[name] for name in layer.inputs]
+        (channels, size), expected = inputs[0], {}
         width = channels
         if "kernel" in OPERATIONS[layer.op]:
             *window, width = own[layer.name]["kernel"].shape or (0,)
@@ -143,25 +144,31 @@ def map_shapes(layers: Sequence[Layer], arrays: Mapping[str, Any], resolution: i
                     f"array {layer.name + '/' + kind!r} has shape {array.shape}, which is not allowed: "
                     f"it must be {expected.get(kind, (width,))}"
                 )
-        gates = [(1, channels)] if layer.op == "mul" else []
+        gates = [(channels, 1)] if layer.op == "mul" else []
         if any(shape not in [inputs[0], *gates] for shape in inputs):
-            raise ValueError(f"layer {layer.name!r} reads maps of (pixels, channels) {inputs}, which do not fit")
-        shapes[layer.name] = 1 if layer.op == "mean" else -(-size // layer.stride), width
-    return shapes
+            raise ValueError(f"layer {layer.name!r} reads maps of (channels, pixels) {inputs}, which do not fit")
+        found[layer.name] = width, 1 if layer.op == "mean" else -(-size // layer.stride)
+    return found
 
 
-def count_layers(layers: Sequence[Layer], arrays: Mapping[str, np.ndarray], resolution: int) -> tuple[int, int]:
-    """Parameters and multiply-accumulates, counted as `count` does.
+def count_macs(layers: Sequence[Layer], arrays: Mapping[str, np.ndarray], resolution: int) -> int:
+    """Multiply-accumulates, counted as `count` does; see `shapes`."""
+    of_layers = shapes(layers, arrays, resolution)
+    return sum(
+        arrays[f"{layer.name}/kernel"].size * of_layers[layer.name][1] ** 2
+        for layer in layers
+        if "kernel" in OPERATIONS[layer.op]
+    )
 
-    Args:
-        layers: the network.
-        arrays: its arrays.
-        resolution: height and width of the images, pixels.
-    """
-    params = sum(array.size for name, array in arrays.items() if not name.endswith(("/mean", "/var")))
-    kernels = {layer.name: f"{layer.name}/kernel" for layer in layers if "kernel" in OPERATIONS[layer.op]}
-    shapes = map_shapes(layers, arrays, resolution)
-    return params, sum(arrays[kernel].size * shapes[name][0] ** 2 for name, kernel in kernels.items())
+
+def needed(layers: Sequence[Layer], outputs: Iterable[str]) -> list[Layer]:
+    """The layers without which some outputs cannot be computed."""
+    names, found = set(outputs), []
+    for layer in reversed(layers):
+        if layer.name in names:
+            names.update(layer.inputs)
+            found.append(layer)
+    return found[::-1]
 
 
 def fold_batch_norm(

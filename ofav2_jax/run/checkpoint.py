@@ -21,7 +21,7 @@ _KEPT = 3
 _CHANGED = "its arrays are not those that were saved"
 
 
-class CorruptCheckpointError(Exception):
+class CorruptCheckpointError(ValueError):
     """A checkpoint that cannot be read, or whose arrays are not those that were saved."""
 
 
