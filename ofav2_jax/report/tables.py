@@ -1,12 +1,12 @@
 """Tables IV and V of the paper with the results of runs, each result beside the paper's number."""
 
 import csv
-import html
 import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ofav2_jax.report import paper
+from ofav2_jax.report.forms import aligned, markdown, markdown_table, printable
 from ofav2_jax.report.records import RunRecord
 
 _COLUMNS = tuple(paper.COLUMNS.values())
@@ -145,38 +145,22 @@ def _lines(table: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def _label(run):
-    label = _printable(f"{run['directory']}, seed {run['seed']}")
+    label = printable(f"{run['directory']}, seed {run['seed']}")
     if run["finished_phases"] < run["num_phases"]:
         label += f", {run['finished_phases']} of {run['num_phases']} phases"
     return label + (f", reduced [{run['note']}]" if run["note"] else "")
 
 
 def _footnotes(table: dict[str, Any]) -> list[str]:
-    notes = (_printable(text) for text in table["notes"])
+    notes = (printable(text) for text in table["notes"])
     return [f"[{number}] not comparable with the paper: {text}" for number, text in enumerate(notes, 1)]
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _markdown(text: str) -> str:
-    """Text in Markdown, which may hold HTML and in whose tables "|" ends a cell."""
-    return html.escape(text, quote=False).replace("|", "\\|")
 
 
 def as_text(tables: Sequence[dict[str, Any]]) -> str:
     """Formats the tables for a terminal, with aligned columns."""
     parts = []
     for table in tables:
-        lines = list(_lines(table))
-        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-        parts.append(f"{table['title']}; {_CAPTION}")
-        for line in lines:
-            left = [cell.ljust(width) for cell, width in zip(line[:3], widths)]
-            right = [cell.rjust(width) for cell, width in zip(line[3:], widths[3:])]
-            parts.append("  ".join([*left, *right]).rstrip())
-        parts += [*_footnotes(table), ""]
+        parts += [f"{table['title']}; {_CAPTION}", *aligned(list(_lines(table)), 3), *_footnotes(table), ""]
     return "\n".join(parts)
 
 
@@ -184,12 +168,10 @@ def as_markdown(tables: Sequence[dict[str, Any]]) -> str:
     """Formats the tables as Markdown."""
     parts = []
     for table in tables:
-        head, *lines = _lines(table)
         parts += [f"## {table['title']}", "", f"{_CAPTION[0].upper()}{_CAPTION[1:]}.", ""]
-        parts += [f"| {' | '.join(head)} |", f"|{'---|' * 3}{'---:|' * len(_COLUMNS)}"]
-        parts += [f"| {' | '.join(_markdown(cell.strip()) for cell in line)} |" for line in lines]
+        parts += markdown_table(list(_lines(table)), 3)
         # Without a blank line between them, Markdown would join the footnotes into one paragraph.
-        parts += ["", *(part for note in _footnotes(table) for part in (_markdown(note), ""))]
+        parts += ["", *(part for note in _footnotes(table) for part in (markdown(note), ""))]
     return "\n".join(parts)
 
 
