@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
 
+from configs.authors import use_authors_settings
 from ofav2_jax.checks import did_you_mean
 from ofav2_jax.settings.settings import Settings
 
@@ -162,6 +163,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "teacher": one_of("progressive", "fixed"),
     "epochs": _epoch_factor,
     "classes": _class_count,
+    "settings": one_of("paper", "authors"),
     "smoke": _flag,
 }
 
@@ -174,6 +176,8 @@ def run_name(start: str, arg: str | None) -> str:
 def config_with(network: str, values: Mapping[str, Any]) -> ConfigDict:
     """An experiment of the paper, changed as arguments say whose texts `PARSERS` have read; see `paper_config`."""
     config = base_config(network)
+    if values.get("settings") == "authors":
+        use_authors_settings(config)
     config.width_multiplier = values.get("wm", 1.0)
     config.teacher = values.get("teacher", "progressive")
     scale_epochs(config, values.get("epochs", 1.0))
@@ -190,7 +194,8 @@ def paper_config(network: str, arg: str | None) -> ConfigDict:
         network: of Table II.
         arg: any of `wm=1.0|1.2`, `teacher=progressive|fixed`, `epochs=F` (scales the epochs of every phase, at
             least one each), `classes=N` (the first N), `smoke` (minutes on a CPU: 4 classes, an epoch a phase,
-            one subnet a batch, two resolutions, 100 test images).
+            one subnet a batch, two resolutions, 100 test images), `settings=paper|authors` (of the authors' published
+            script, see `configs.authors`).
     """
     config = config_with(network, parse_arguments(arg, PARSERS))
     config.name = run_name(network, arg)
