@@ -57,6 +57,14 @@ def test_mean_and_standard_error(found, root, measure):
         assert cell["standard_error"] == pytest.approx(0.5 / math.sqrt(3))
 
 
+def test_the_pair_over_the_authors_subset_is_there_but_not_compared(found, root):
+    cell = found["rows"][0]["phases"]["width-2"]["authors_avg"]
+    assert cell["mean"] == pytest.approx(read_run(root / "a1").results["width-2"]["authors_avg"])
+    assert cell["standard_error"] == pytest.approx(0.5 / math.sqrt(3))
+    assert set(found["differences"][0]["phases"]["full"]) == {"avg", "best"} == set(found["orders"]["width"])
+    assert "best of the subnets that the authors' test visits" in as_text(found)
+
+
 def test_one_seed_has_no_standard_error(found):
     cell = found["rows"][3]["phases"]["full"]["avg"]
     assert (cell["num_seeds"], cell["standard_error"]) == (1, None)
@@ -173,7 +181,7 @@ def test_the_command(root, tmp_path, capsys):
     assert any(line.split()[:2] == ["paper", "+0.28"] for line in lines)
     with (out / "seeds.csv").open(encoding="utf-8") as file:
         records = list(csv.DictReader(file))
-    assert len(records) == 2 * sum(len(row["phases"]) for row in found["rows"])
+    assert len(records) == 4 * sum(len(row["phases"]) for row in found["rows"])
     record = next(r for r in records if (r["row"], r["phase"], r["measure"]) == (LABELS[0], "width-2", "avg"))
     assert (record["num_seeds"], record["standard_error"], record["paper"]) == ("3", "0.2887", "44.22")
 

@@ -8,10 +8,15 @@ from typing import Any
 
 from ofav2_jax.report import paper
 from ofav2_jax.report.forms import aligned, markdown, markdown_table, printable
-from ofav2_jax.report.seeds import MEASURES
+from ofav2_jax.report.seeds import AUTHORS, MEASURES
 
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
-_WHAT = {"avg": "average of the tested subnets", "best": "best of the tested subnets"}
+_WHAT = {
+    "avg": "average of the tested subnets",
+    "best": "best of the tested subnets",
+    "authors_avg": "average of the subnets that the authors' test visits",
+    "authors_best": "best of the subnets that the authors' test visits",
+}
 _CAPTIONS = {
     "rows": f"test top-1 in %, mean {_PLUS_MINUS} standard error over seeds",
     "differences": f"in points, {_PLUS_MINUS} standard error of the difference; * is larger than two of those",
@@ -26,7 +31,7 @@ Section = tuple[str, list[list[str]], int]
 
 
 def _sections(found: Mapping[str, Any]) -> Iterator[Section]:
-    for measure in MEASURES:
+    for measure in (*MEASURES, *AUTHORS):
         yield f"{_WHAT[measure]}: {_CAPTIONS['rows']}", list(_row_lines(found, measure)), 2
     for measure in MEASURES:
         if found["differences"]:
@@ -45,7 +50,7 @@ def _row_lines(found: Mapping[str, Any], measure: str) -> Iterator[list[str]]:
     for row in found["rows"]:
 
         def cell(phase: str, row: Mapping[str, Any] = row) -> str:
-            if phase not in row["phases"]:
+            if measure not in row["phases"].get(phase, {}):
                 return ""
             values = row["phases"][phase][measure]
             # A run under way has not finished all phases.
@@ -148,13 +153,13 @@ def as_csv(found: Mapping[str, Any]) -> str:
         start = [row["label"], row["network"], row["width_multiplier"], row["teacher"]]
         for phase, measures in row["phases"].items():
             for measure, values in measures.items():
-                cell, error = theirs.get(phase), values["standard_error"]
+                cell, error = (theirs.get(phase) or {}).get(measure), values["standard_error"]
                 numbers = [f"{values['mean']:.4f}", "" if error is None else f"{error:.4f}"]
                 seeds = " ".join(map(str, row["seeds"]))
                 writer.writerow(
                     [
                         *(*start, seeds, phase, measure, values["num_seeds"], *numbers),
-                        *("" if cell is None else f"{cell[measure]:.2f}", "; ".join(row["differs"])),
+                        *("" if cell is None else f"{cell:.2f}", "; ".join(row["differs"])),
                     ]
                 )
     return file.getvalue()

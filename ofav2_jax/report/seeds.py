@@ -16,6 +16,8 @@ from ofav2_jax.settings.phases import TABLE_III
 from ofav2_jax.settings.settings import Settings
 
 MEASURES = ("avg", "best")
+# These are over the subnets that the authors' test visits, and are not compared.
+AUTHORS = ("authors_avg", "authors_best")
 # What a row's label begins with; the seed makes no difference, and neither does the name.
 _IN_LABEL = ("network", "teacher", "width_multiplier")
 _IGNORED = ("name", "seed", *_IN_LABEL)
@@ -38,7 +40,7 @@ def build_seeds(runs: Sequence[RunRecord]) -> dict[str, Any]:
             - network, teacher, width_multiplier.
             - seeds, directories: of its runs, by seed.
             - differs: why the row cannot be held against the paper, see `paper.comparable`.
-            - phases: for each finished phase, by name, and each of `MEASURES`: `num_seeds`, `mean`, and
+            - phases: for each finished phase, by name, and each of `MEASURES` and `AUTHORS`: `num_seeds`, `mean`, and
               `standard_error` of that mean, None for a single seed.
         - differences: for each pair of rows, in their order, `rows` (two labels) and `phases`: for each phase that both
           have, and each measure, `difference` (the first minus the second), its `standard_error` and `exceeds`, whether
@@ -134,7 +136,11 @@ def _row(group: Sequence[RunRecord], label: str) -> dict[str, Any]:
         "directories": [str(run.directory) for run in group],
         "differs": paper.comparable(first.settings),
         "phases": {
-            phase.name: {measure: _statistics(results, measure) for measure in MEASURES}
+            phase.name: {
+                measure: _statistics(results, measure)
+                for measure in (*MEASURES, *AUTHORS)
+                if all(measure in result for result in results)
+            }
             for phase in first.phases
             if (results := [run.results[phase.name] for run in group if phase.name in run.results])
         },

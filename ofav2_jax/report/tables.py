@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,9 +12,13 @@ from ofav2_jax.report.records import RunRecord
 
 _COLUMNS = tuple(paper.COLUMNS.values())
 _MEASURES = ("avg", "best")
+# The same over the subnets that the authors' test visits, see `settings.authors`.
+_AUTHORS = ("authors_avg", "authors_best")
 _NOT_APPLICABLE = "n/a"
 _OTHERS = "Other width multipliers and networks, which the paper does not have"
-_CAPTION = "test top-1 in %, average / best of the tested subnets"
+_CAPTION = (
+    "test top-1 in %, average / best of the tested subnets; authors' subset: of those that the authors' test visits"
+)
 
 
 def build_tables(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
@@ -35,9 +40,10 @@ def build_tables(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
                 - directory, seed, finished_phases, num_phases.
                 - differs: see `paper.comparable`.
                 - note: number of the footnote, or None.
-                - columns: for each column None if the run has no result for it yet, else avg, best and, as
-                  avg_difference and best_difference, their differences from the paper's numbers. A difference is
-                  None where the paper has no number, or where its number is about other images.
+                - columns: for each column None if the run has no result for it yet, else avg, best, authors_avg and
+                  authors_best (over those subnets only that the authors' test visits) and, as avg_difference and
+                  best_difference, the differences of the first two from the paper's numbers. A difference is None
+                  where the paper has no number, or where its number is about other images.
     """
     tables = []
     for width_multiplier, title in paper.TABLES.items():
@@ -91,7 +97,7 @@ def _run(run, theirs):
         if result is None:
             return None
         beside = theirs[column] if same_images else None
-        ours = {measure: result[measure] for measure in _MEASURES}
+        ours = {measure: result.get(measure) for measure in (*_MEASURES, *_AUTHORS)}
         return ours | {
             f"{measure}_difference": None if beside is None else ours[measure] - beside[measure]
             for measure in _MEASURES
@@ -139,9 +145,18 @@ def _lines(table: dict[str, Any]) -> Iterator[list[str]]:
         for run in row["runs"]:
             yield [*start, _label(run), *cells(run["columns"], _MEASURES, ".2f")]
             start = ["", ""]
+            if any(map(_has_other_pair, run["columns"].values())):
+                yield ["", "", "  authors' subset", *cells(run["columns"], _AUTHORS, ".2f")]
             differences = [f"{measure}_difference" for measure in _MEASURES]
             if any(cell and cell[differences[0]] is not None for cell in run["columns"].values()):
                 yield ["", "", "  difference", *cells(run["columns"], differences, "+.2f")]
+
+
+def _has_other_pair(cell: dict[str, Any] | None) -> bool:
+    """Whether other subnets were tested than those that the authors' test visits."""
+    if cell is None or cell["authors_avg"] is None:
+        return False
+    return not math.isclose(cell["authors_avg"], cell["avg"], rel_tol=1e-9)
 
 
 def _label(run):
@@ -183,6 +198,7 @@ def as_csv(tables: Sequence[dict[str, Any]]) -> str:
         [
             *("table", "network", "width_multiplier", "teacher", "column", "run", "seed"),
             *("avg", "best", "paper_avg", "paper_best", "avg_difference", "best_difference", "differs"),
+            *_AUTHORS,
         ]
     )
     for table in tables:
@@ -206,4 +222,5 @@ def _csv_cells(run, theirs, column):
         *numbers(theirs, _MEASURES),
         *numbers(ours, [f"{measure}_difference" for measure in _MEASURES]),
         "; ".join(run["differs"]) if run else "",
+        *numbers(ours, _AUTHORS),
     ]

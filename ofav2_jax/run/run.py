@@ -29,6 +29,7 @@ from ofav2_jax.runtime import processes
 from ofav2_jax.runtime.feed import StreamedImages
 from ofav2_jax.runtime.programs import quick_compiler_options
 from ofav2_jax.runtime.sharding import replicate
+from ofav2_jax.settings.authors import authors_summary
 from ofav2_jax.settings.phases import sorting, unlocked_values
 from ofav2_jax.settings.settings import Settings
 from ofav2_jax.train.epoch import EpochMeter, NonFiniteLossError, TakenSteps
@@ -224,7 +225,8 @@ class Run:
         with self._timed("evaluate"):
             scores = phase_scores(self._parts.evaluator, params, self.settings, index, self._unlocked(index))
         rows = [score.as_json() for score in scores]
-        result = {"name": self.settings.phases[index].name, **summary(scores), "subnets": rows}
+        pairs = summary(scores) | authors_summary(rows, self.settings.phases, index)
+        result = {"name": self.settings.phases[index].name, **pairs, "subnets": rows}
         self._store.save_phase(index, params, result)
         return result
 
