@@ -149,7 +149,9 @@ def make_smoke_test(config: ConfigDict) -> None:
     config.data.num_classes = config.data.num_classes or 4
     for phase in config.phases.values():
         # One number of subnets for all phases: one program for each resolution.
-        phase.update(epochs=1, warmup_epochs=0, num_subnets=min(phase.num_subnets, 1))
+        phase.update(epochs=1, warmup_epochs=0)
+        if config.sampling == "random":
+            phase.num_subnets = min(phase.num_subnets, 1)
     config.resolutions = (48, 64)
     config.batch_size = 100
     config.evaluation.recalibration_images = 100
@@ -164,6 +166,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "epochs": _epoch_factor,
     "classes": _class_count,
     "settings": one_of("paper", "authors"),
+    "sandwich": _flag,
     "smoke": _flag,
 }
 
@@ -182,6 +185,11 @@ def config_with(network: str, values: Mapping[str, Any]) -> ConfigDict:
     config.teacher = values.get("teacher", "progressive")
     scale_epochs(config, values.get("epochs", 1.0))
     config.data.num_classes = values.get("classes")
+    if "sandwich" in values:
+        config.sampling = "sandwich"
+        for phase in config.phases.values():
+            if phase.num_subnets:
+                phase.num_subnets = max(phase.num_subnets, 3)
     if "smoke" in values:
         make_smoke_test(config)
     return config
@@ -195,7 +203,8 @@ def paper_config(network: str, arg: str | None) -> ConfigDict:
         arg: any of `wm=1.0|1.2`, `teacher=progressive|fixed`, `epochs=F` (scales the epochs of every phase, at
             least one each), `classes=N` (the first N), `smoke` (minutes on a CPU: 4 classes, an epoch a phase,
             one subnet a batch, two resolutions, 100 test images), `settings=paper|authors` (of the authors' published
-            script, see `configs.authors`).
+            script, see `configs.authors`), `sandwich` (each step trains the largest subnet, the smallest and random
+            ones, at least three together).
     """
     config = config_with(network, parse_arguments(arg, PARSERS))
     config.name = run_name(network, arg)

@@ -5,7 +5,7 @@
     python -m experiments.tables --seeds runs/reduced/*
 
 Arguments: `network=NETWORK` (ee_d), `teacher=progressive|fixed`, `classes=N` (the first N, 20), `epochs=F` (F times the
-epochs of Table III, at least one each; 0.02), `wm=1.0|1.2`.
+epochs of Table III, at least one each; 0.02), `wm=1.0|1.2`, `sandwich` (see `configs.common`; slower steps).
 
 As in the paper: all phases in their order, with their numbers of subnets and, but for phase full, their learning rates;
 resolutions; augmentation; the test after each phase, on all test images of these classes. Reduced: classes and epochs.
@@ -30,7 +30,8 @@ _DEFAULTS = {"network": "ee_d", "classes": 20, "epochs": 0.02}
 
 
 def get_config(arg=None):
-    parsers = {"network": one_of(*NETWORKS), **{name: PARSERS[name] for name in ("wm", "teacher", "epochs", "classes")}}
+    shared = ("wm", "teacher", "epochs", "classes", "sandwich")
+    parsers = {"network": one_of(*NETWORKS), **{name: PARSERS[name] for name in shared}}
     values = _DEFAULTS | parse_arguments(arg, parsers)
     network = values["network"]
     config = config_with(network, values)

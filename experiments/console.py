@@ -40,7 +40,10 @@ def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Seq
     if must_stream(dataset, devices):
         print("             images stay on the host and are sent batch by batch")
     print(f"resolutions  {', '.join(map(str, settings.resolutions))}")
-    print(f"engine       {settings.engine}; teacher {settings.teacher}; seed {settings.seed}; {settings.dtype}")
+    sampled = "" if settings.sampling == "random" else f"; subnets by the {settings.sampling} rule"
+    print(
+        f"engine       {settings.engine}; teacher {settings.teacher}; seed {settings.seed}; {settings.dtype}{sampled}"
+    )
     print(f"devices      {len(devices)} x {devices[0].device_kind} ({devices[0].platform})")
     print(f"directory    {workdir}")
     left_out = sizes["train"] - per_epoch * settings.batch_size
