@@ -11,15 +11,11 @@ from configs.common import paper_config
 from experiments.arguments import read_arguments
 from experiments.config import settings_from_config
 from ofav2_jax import SearchSpace, Settings, SuperNet
-from ofav2_jax.data.digits import load_digits
 from ofav2_jax.evaluate.protocol import phase_scores, validated_subnets, validation_top1, visited
 from ofav2_jax.model.network import NETWORKS
 from ofav2_jax.model.reached import keep_unreached
 from ofav2_jax.model.supernet import variable_shapes
 from ofav2_jax.report.paper import comparable
-from ofav2_jax.run import checkpoint
-from ofav2_jax.run import run as run_module
-from ofav2_jax.run.run import Run
 from ofav2_jax.settings.authors import authors_choices, ends, thirds
 from ofav2_jax.settings.nested import from_nested
 from ofav2_jax.settings.phases import paper_phases, unlocked_values
@@ -207,48 +203,3 @@ def test_what_a_phase_does_not_reach():
     assert kept(1) == heads[1] | heads[2] | heads[3] | heads[4]
     assert kept(3) == heads[1] | heads[2]
     assert kept(5) == kept(9) == set()
-
-
-@pytest.mark.parametrize("decay_unreached", [True, False])
-def test_a_run_puts_back_what_a_phase_does_not_reach(decay_unreached, tmp_path, monkeypatch):
-    """Of a run that starts with zeros, and whose training adds 1 to every parameter, as weight decay changes all."""
-    phases = tuple(phase for phase in paper_phases("ee_b") if phase.name in ("full", "kernel", "height-1"))
-    settings = Settings.paper(
-        "ee_b", phases=phases, width_multiplier=0.1, batch_size=8, recipe=Recipe(decay_unreached=decay_unreached)
-    )
-
-    def train(run, progress):
-        progress.best = jax.tree.map(lambda v: v + 1, progress.best)
-
-    monkeypatch.setattr(Run, "_train_phase", train)
-    monkeypatch.setattr(run_module, "phase_scores", lambda *_: [])
-    monkeypatch.setattr(run_module, "summary", lambda _: {"avg": 1.0, "best": 1.0})
-    monkeypatch.setattr(
-        run_module, "initial_params", lambda *_: jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
-    )
-    shapes = variable_shapes(SuperNet("ee_b", 0.1, 10))["params"]
-    Run(settings, load_digits(0), tmp_path, jax.devices()[:1]).execute()
-    ended = [
-        checkpoint.load_tree(tmp_path / "phases" / f"{index:02d}-{phase.name}" / "params", shapes)
-        for index, phase in enumerate(phases)
-    ]
-    added = [
-        {
-            "/".join(e.key for e in path): np.unique(leaf).item()
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        }
-        for tree in ended
-    ]
-    matrix = next(name for name in added[0] if name.endswith("matrix_7to5"))
-    names = (
-        "stem_conv/kernel",
-        matrix,
-        "exit_5/classifier/kernel",
-        "exit_4/classifier/kernel",
-        "exit_1/classifier/kernel",
-    )
-    found = [[of_phase[name] for name in names] for of_phase in added]
-    if decay_unreached:
-        assert found == [[1] * 5, [2] * 5, [3] * 5]
-    else:
-        assert found == [[1, 0, 1, 1, 1], [2, 1, 2, 1, 1], [3, 2, 3, 2, 1]]

@@ -134,8 +134,23 @@ def test_a_row_is_named_by_what_most_rows_have_otherwise(tmp_path):
         progressive,
         f"{progressive}, batch_size=64",
         f"{progressive} x1.2",
-        f"{progressive}, phases full kernel",
+        f"{progressive}, phases=full kernel",
     ]
+
+
+def test_many_other_settings_are_a_footnote(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / f"a{seed}", "ee_d", finished=1, seed=seed)
+        for name in ("b", "c"):
+            changes = {"batch_size": 64, "data__num_classes": 20, "data__flip": False, "resolutions": (48, 64)}
+            write_run(tmp_path / f"{name}{seed}", "ee_d" if name == "b" else "se_d", finished=1, seed=seed, **changes)
+    found = build_seeds(runs_of(tmp_path))
+    assert [row["label"] for row in found["rows"]] == [
+        *("ee_d progressive, other settings 1", "ee_d progressive", "se_d progressive")
+    ]
+    assert found["rows"][0]["other_settings"]["batch_size"] == "200"
+    lines = as_text(found).splitlines()
+    assert sum(line.startswith("other settings 1: resolutions=[48, 56, 64]; batch_size=200;") for line in lines) == 1
 
 
 def change(path, file, values):
@@ -207,5 +222,5 @@ def test_a_run_that_is_there_twice_is_refused(root, tmp_path, capsys):
     out = tmp_path / "out"
     assert tables.main(["--seeds", str(root / "a0"), str(root / "a1"), str(root / "a0"), f"--out={out}"]) == 2
     error = capsys.readouterr().err
-    assert error == f"error: {root}/a0 and {root}/a0 are the same run, seed 0 included: name one of them\n"
+    assert error == f"error: {root}/a0 and {root}/a0 have the same settings, seed 0 included: name one of them\n"
     assert not out.exists()

@@ -115,6 +115,12 @@ def _numbers_of_notes(found: Mapping[str, Any]) -> dict[str, int]:
 def _notes(found: Mapping[str, Any]) -> list[str]:
     texts = dict.fromkeys(_reasons(found).values())
     notes = [f"[{i}] not comparable with the paper: {printable(text)}" for i, text in enumerate(texts, 1)]
+    for row in found["rows"]:
+        start, number = row["label"].rpartition(", other settings ")[1:]
+        if start:
+            told = "; ".join(f"{name}={value}" for name, value in row["other_settings"].items())
+            notes.append(printable(f"other settings {number}: {told}"))
+    notes = list(dict.fromkeys(notes))
     return [*notes, *([_ONE_SEED] if _has_single_seed(found) else [])]
 
 

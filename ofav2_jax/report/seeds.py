@@ -23,6 +23,8 @@ _IN_LABEL = ("network", "teacher", "width_multiplier")
 _IGNORED = ("name", "seed", *_IN_LABEL)
 # A difference counts if it is larger than so many of its standard errors.
 _NUM_ERRORS = 2
+# A label names so many other settings at most.
+_MAX_SETTINGS = 3
 
 
 def build_seeds(runs: Sequence[RunRecord]) -> dict[str, Any]:
@@ -36,7 +38,8 @@ def build_seeds(runs: Sequence[RunRecord]) -> dict[str, Any]:
 
         - phases: the names of the phases of all rows, in order.
         - rows: in the order of the runs, with the keys
-            - label: network, teacher, and the settings in which the row differs from most rows.
+            - label: network, teacher, and the other settings, or a number for them if they are many.
+            - other_settings: in which the row differs from most rows, texts by dotted names.
             - network, teacher, width_multiplier.
             - seeds, directories: of its runs, by seed.
             - differs: why the row cannot be held against the paper, see `paper.comparable`.
@@ -59,12 +62,15 @@ def build_seeds(runs: Sequence[RunRecord]) -> dict[str, Any]:
     ordered = [sorted(group, key=lambda run: run.settings["seed"]) for group in groups.values()]
     for group in ordered:
         for one, other in itertools.pairwise(group):
-            if one.settings["seed"] == other.settings["seed"]:
+            seed = one.settings["seed"]
+            if seed == other.settings["seed"]:
                 raise ValueError(
-                    f"{one.directory} and {other.directory} are the same run, seed {one.settings['seed']} included: "
+                    f"{one.directory} and {other.directory} have the same settings, seed {seed} included: "
                     "name one of them"
                 )
-    rows = [_row(group, label) for group, label in zip(ordered, _labels([group[0] for group in ordered]))]
+    firsts = [group[0] for group in ordered]
+    others = _others(firsts)
+    rows = [_row(*of_row) for of_row in zip(ordered, _labels(firsts, others), others)]
     order = [phase.name for phase in TABLE_III]
     phases = dict.fromkeys(phase.name for run in runs for phase in run.phases)
     return {
@@ -108,29 +114,48 @@ def _flat(value: Any, name: str = "") -> dict[str, str]:
     return {key: text for part in inside for key, text in part.items()}
 
 
-def _labels(runs: Sequence[RunRecord]) -> list[str]:
-    """For each run its network and teacher, and the settings in which it differs from most of the runs."""
+def _others(runs: Sequence[RunRecord]) -> list[dict[str, str]]:
+    """For each run the settings in which it differs from most of the runs, and its phases if others have more."""
     all_leaves = [_leaves(run) for run in runs]
     values: dict[str, Counter] = {}
     for leaves in all_leaves:
         for name, value in leaves.items():
             values.setdefault(name, Counter())[value] += 1
-    labels = []
+    found = []
     for run, leaves in zip(runs, all_leaves):
-        network, teacher, width_multiplier = (run.settings[name] for name in _IN_LABEL)
-        parts = [f"{network} {teacher}" + ("" if width_multiplier == 1 else f" x{width_multiplier}")]
-        parts += [f"{name}={value}" for name, value in leaves.items() if value != values[name].most_common(1)[0][0]]
-        kin = [other.phases for other in runs if other.settings["network"] == network]
+        others = {name: value for name, value in leaves.items() if value != values[name].most_common(1)[0][0]}
+        kin = [other.phases for other in runs if other.settings["network"] == run.settings["network"]]
         if len(run.phases) < max(map(len, kin)):
-            parts.append(f"phases {' '.join(phase.name for phase in run.phases)}")
+            others["phases"] = " ".join(phase.name for phase in run.phases)
+        found.append(others)
+    return found
+
+
+def _labels(runs: Sequence[RunRecord], all_others: Sequence[dict[str, str]]) -> list[str]:
+    """For each run its network and teacher, and its other settings; if they are many, a number for them."""
+    labels: list[str] = []
+    long: list[dict[str, str]] = []
+    for run, others in zip(runs, all_others):
+        parts = [short_label(*(run.settings[name] for name in _IN_LABEL))]
+        if len(others) > _MAX_SETTINGS:
+            long += [] if others in long else [others]
+            parts.append(f"other settings {long.index(others) + 1}")
+        else:
+            parts += [f"{name}={value}" for name, value in others.items()]
         labels.append(", ".join(parts))
     return labels
 
 
-def _row(group: Sequence[RunRecord], label: str) -> dict[str, Any]:
+def short_label(network: str, teacher: str, width_multiplier: float) -> str:
+    """The name of a row of the paper's tables."""
+    return f"{network} {teacher}" + ("" if width_multiplier == 1 else f" x{width_multiplier}")
+
+
+def _row(group: Sequence[RunRecord], label: str, others: dict[str, str]) -> dict[str, Any]:
     first = group[0]
     return {
         "label": label,
+        "other_settings": others,
         **{name: first.settings[name] for name in _IN_LABEL},
         "seeds": [run.settings["seed"] for run in group],
         "directories": [str(run.directory) for run in group],
@@ -214,7 +239,6 @@ def _order(rows, of_column, column, measure):
         network, teacher, width_multiplier = _key(row)
         cell = paper.paper_row(network, width_multiplier, teacher)[column]
         if cell is not None:
-            suffix = "" if width_multiplier == 1 else f" x{width_multiplier}"
-            theirs[f"{network} {teacher}{suffix}"] = cell[measure]
+            theirs[short_label(network, teacher, width_multiplier)] = cell[measure]
     names = sorted(theirs, key=lambda name: -theirs[name])
     return {"ours": ours, "exceeds": exceeds, "paper": names, "paper_values": [theirs[name] for name in names]}
