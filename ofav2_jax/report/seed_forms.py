@@ -53,8 +53,9 @@ def _row_lines(found: Mapping[str, Any], measure: str) -> Iterator[list[str]]:
             if measure not in row["phases"].get(phase, {}):
                 return ""
             values = row["phases"][phase][measure]
+            number = values["num_seeds"]
             # A run under way has not finished all phases.
-            fewer = "" if values["num_seeds"] == len(row["seeds"]) else f" ({values['num_seeds']} seeds)"
+            fewer = "" if number == len(row["seeds"]) else f" ({number} seed{'s' if number > 1 else ''})"
             return f"{_with_error(values['mean'], values['standard_error'], '.2f')}{fewer}"
 
         label = printable(row["label"]) + (f" [{numbers[row['label']]}]" if row["label"] in numbers else "")
