@@ -10,17 +10,18 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
 
+from configs.authors import use_authors_settings
 from ofav2_jax.checks import did_you_mean
 from ofav2_jax.settings.settings import Settings
 
 
-def _one_of(*allowed: Any) -> Callable[[str], Any]:
+def one_of(*allowed: Any) -> Callable[[str], Any]:
     """A parser of texts that stand for one of `allowed`."""
     texts = {str(value): value for value in allowed}
 
@@ -148,12 +149,50 @@ def make_smoke_test(config: ConfigDict) -> None:
     config.data.num_classes = config.data.num_classes or 4
     for phase in config.phases.values():
         # One number of subnets for all phases: one program for each resolution.
-        phase.update(epochs=1, warmup_epochs=0, num_subnets=min(phase.num_subnets, 1))
+        phase.update(epochs=1, warmup_epochs=0)
+        if config.sampling == "random":
+            phase.num_subnets = min(phase.num_subnets, 1)
     config.resolutions = (48, 64)
     config.batch_size = 100
     config.evaluation.recalibration_images = 100
     config.evaluation.batch_size = 100
     config.data.max_test_images = 100
+
+
+# What turns the texts of arguments into values.
+PARSERS: dict[str, Callable[[str], Any]] = {
+    "wm": one_of(1.0, 1.2),
+    "teacher": one_of("progressive", "fixed"),
+    "epochs": _epoch_factor,
+    "classes": _class_count,
+    "settings": one_of("paper", "authors"),
+    "sandwich": _flag,
+    "smoke": _flag,
+}
+
+
+def run_name(start: str, arg: str | None) -> str:
+    """A run's name: `start`, then the arguments as they were given."""
+    return "-".join([start, *(item.replace("=", "") for item in (arg or "").split(",") if item)])
+
+
+def config_with(network: str, values: Mapping[str, Any]) -> ConfigDict:
+    """An experiment of the paper, changed as arguments say whose texts `PARSERS` have read; see `paper_config`."""
+    config = base_config(network)
+    if values.get("settings") == "authors":
+        use_authors_settings(config)
+    config.width_multiplier = values.get("wm", 1.0)
+    config.teacher = values.get("teacher", "progressive")
+    scale_epochs(config, values.get("epochs", 1.0))
+    config.data.num_classes = values.get("classes")
+    if "sandwich" in values:
+        config.sampling = "sandwich"
+        for phase in config.phases.values():
+            if phase.num_subnets:
+                phase.num_subnets = max(phase.num_subnets, 3)
+    if "smoke" in values:
+        make_smoke_test(config)
+    return config
 
 
 def paper_config(network: str, arg: str | None) -> ConfigDict:
@@ -163,22 +202,10 @@ def paper_config(network: str, arg: str | None) -> ConfigDict:
         network: of Table II.
         arg: any of `wm=1.0|1.2`, `teacher=progressive|fixed`, `epochs=F` (scales the epochs of every phase, at
             least one each), `classes=N` (the first N), `smoke` (minutes on a CPU: 4 classes, an epoch a phase,
-            one subnet a batch, two resolutions, 100 test images).
+            one subnet a batch, two resolutions, 100 test images), `settings=paper|authors` (of the authors' published
+            script, see `configs.authors`), `sandwich` (each step trains the largest subnet, the smallest and random
+            ones, at least three together).
     """
-    parsers: dict[str, Callable[[str], Any]] = {
-        "wm": _one_of(1.0, 1.2),
-        "teacher": _one_of("progressive", "fixed"),
-        "epochs": _epoch_factor,
-        "classes": _class_count,
-        "smoke": _flag,
-    }
-    values = parse_arguments(arg, parsers)
-    config = base_config(network)
-    config.name = "-".join([network, *(item.replace("=", "") for item in (arg or "").split(",") if item)])
-    config.width_multiplier = values.get("wm", 1.0)
-    config.teacher = values.get("teacher", "progressive")
-    scale_epochs(config, values.get("epochs", 1.0))
-    config.data.num_classes = values.get("classes")
-    if "smoke" in values:
-        make_smoke_test(config)
+    config = config_with(network, parse_arguments(arg, PARSERS))
+    config.name = run_name(network, arg)
     return config

@@ -14,6 +14,7 @@ from ofav2_jax import files
 from ofav2_jax.data.array_checks import listed
 from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.data.from_cache import PlannedDataset
+from ofav2_jax.evaluate.protocol import visited
 from ofav2_jax.model.cost import count, num_parameters
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.supernet import SuperNet
@@ -39,7 +40,10 @@ def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Seq
     if must_stream(dataset, devices):
         print("             images stay on the host and are sent batch by batch")
     print(f"resolutions  {', '.join(map(str, settings.resolutions))}")
-    print(f"engine       {settings.engine}; teacher {settings.teacher}; seed {settings.seed}; {settings.dtype}")
+    sampled = "" if settings.sampling == "random" else f"; subnets by the {settings.sampling} rule"
+    print(
+        f"engine       {settings.engine}; teacher {settings.teacher}; seed {settings.seed}; {settings.dtype}{sampled}"
+    )
     print(f"devices      {len(devices)} x {devices[0].device_kind} ({devices[0].platform})")
     print(f"directory    {workdir}")
     left_out = sizes["train"] - per_epoch * settings.batch_size
@@ -49,10 +53,11 @@ def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Seq
     for index, phase in enumerate(settings.phases):
         epochs = f"{phase.epochs}+{phase.warmup_epochs}" if phase.warmup_epochs else str(phase.epochs)
         unlocked = SearchSpace(net).restrict(**unlocked_values(settings.phases, index))
-        tested = 1 if phase.is_full else unlocked.num_uniform
+        some, resolutions = visited(settings, index, unlocked)
+        num_tested = (1 if phase.is_full else some.num_uniform) * len(resolutions)
         print(
             f"{phase.name:<12}{epochs:>8}{phase.total_epochs * per_epoch:>9,}{phase.learning_rate:>10.2g}"
-            f"{phase.num_subnets or 'full':>9}{tested * len(settings.resolutions):>8,}"
+            f"{phase.num_subnets or 'full':>9}{num_tested:>8,}"
         )
     kept = {phase.name for phase in settings.phases}
     missing = [phase.name for phase in paper_phases(settings.network) if phase.name not in kept]

@@ -8,7 +8,7 @@ from pathlib import Path
 # Beside this folder, in a clone as well as in an installed package.
 _DIRECTORY = Path(__file__).parents[1] / "configs"
 # These hold what the configs share.
-_NOT_CONFIGS = ("__init__", "common")
+_NOT_CONFIGS = ("__init__", "authors", "common")
 
 
 def shipped_configs() -> dict[str, Path]:

@@ -114,7 +114,10 @@ COMMAND_LINES = [
     (["--config=boolean.py"], not_allowed("batch_size", True, POSITIVE)),
     (["--config=number_as_name.py"], not_allowed("name", 7, "a printable str that is not empty")),
     # --- arguments of the config
-    ([EE_D + ":width=1.2"], "argument 'width' is unknown; this config takes: wm, teacher, epochs, classes, smoke$"),
+    (
+        [EE_D + ":width=1.2"],
+        "argument 'width' is unknown; this config takes: wm, teacher, epochs, classes, settings, sandwich, smoke$",
+    ),
     ([EE_D + ":teachr=fixed"], r"config argument 'teachr' is unknown; .*; did you mean 'teacher'\?"),
     ([QUICKSTART + ":smoke"], "config argument 'smoke' is unknown; this config takes: none"),
     ([EE_D + ":wm=1.1"], "wm must be one of 1.0, 1.2$"),

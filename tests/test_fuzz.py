@@ -119,7 +119,7 @@ def test_restrictions_are_a_part_of_the_space_or_refused(network, restriction, s
 
 # --- configs -----------------------------------------------------------------------------------------------------
 
-argument_names = st.sampled_from(["wm", "teacher", "epochs", "epochs", "classes", "smoke"])
+argument_names = st.sampled_from(["wm", "teacher", "epochs", "epochs", "classes", "settings", "sandwich", "smoke"])
 argument_values = st.one_of(st.sampled_from(["", "1.0", "1.2", "fixed", "0.1", "20"]), numbers.map(str))
 some_arguments = st.lists(
     st.one_of(st.text(max_size=5), argument_names, st.tuples(argument_names, argument_values).map("=".join)), max_size=2

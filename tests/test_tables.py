@@ -111,6 +111,39 @@ def test_other_width_multipliers_stand_without_the_papers_numbers(found, written
     assert "| se_d x0.5 | progressive |" in last and "| paper |" not in last
 
 
+def test_the_second_pair_is_over_the_subnets_that_the_authors_test_visits(found, root, written):
+    run = row(found[0], "ee_d")["runs"][0]
+    results = read_run(root / "a").results
+
+    def of_ends(row, **values):
+        ends = {"resolution": (48, 64), "kernel": (7, 3), "expand": (6, 3), "depth": (4, 2), "height": (5, 1)} | values
+        return all(row[name] in allowed for name, allowed in ends.items())
+
+    visited = {
+        "kernel": [r["top1"] for r in results["kernel"]["subnets"] if of_ends(r, kernel=(7, 5, 3))],
+        "height": [r["top1"] for r in results["height-4"]["subnets"] if of_ends(r, height=(5, 4, 3, 2, 1))],
+        "width": [r["top1"] for r in results["width-2"]["subnets"] if of_ends(r, expand=(6, 4, 3))],
+    }
+    assert [len(top1) for top1 in visited.values()] == [6, 20, 48]
+    for column, top1 in visited.items():
+        cell = run["columns"][column]
+        assert cell["authors_avg"] == pytest.approx(sum(top1) / len(top1)) and cell["authors_best"] == max(top1)
+    # The ensemble, at two of three resolutions.
+    ensemble = [r["top1"] for r in results["full"]["subnets"] if r["resolution"] != 56]
+    assert run["columns"]["resolution"]["authors_avg"] == pytest.approx(sum(ensemble) / 2)
+    with (written / "tables.csv").open() as file:
+        record = next(r for r in csv.DictReader(file) if r["run"] == str(root / "a") and r["column"] == "height")
+    assert record["authors_avg"] == f"{run['columns']['height']['authors_avg']:.2f}"
+
+
+def test_a_run_that_tests_no_others_has_one_pair(tmp_path):
+    path = write_run(tmp_path / "run", "se_d", finished=2, resolutions=(48, 64))
+    (table, _) = build_tables([read_run(path)])
+    cell = row(table, "se_d")["runs"][0]["columns"]["kernel"]
+    assert (cell["authors_avg"], cell["authors_best"]) == (pytest.approx(cell["avg"]), cell["best"])
+    assert "  authors' subset  " not in as_text([table])
+
+
 def test_phases_that_are_left_out_leave_their_cells_empty(tmp_path):
     path = write_run(tmp_path / "run", "ee_d", phases=("full", "kernel", "depth_1", "depth_2"))
     run = row(build_tables([read_run(path)])[0], "ee_d")["runs"][0]
@@ -128,10 +161,11 @@ def test_text_lines_up(root):
     end = header.index("kernel") + len("kernel")
     # Numbers are aligned with the right end of their column's name.
     assert all(line[end - 1].isdigit() and line[end : end + 1] in ("", " ") for line in lines[1:])
-    paper, first, difference, second = (lines[i] for i in range(8, 12))
+    paper, first, subset, difference, second = (lines[i] for i in range(8, 13))
     assert "44.22 / 51.90" in paper
     assert first.split()[0].endswith("/a,") and second.split()[0].endswith("/b,")
     assert difference.split()[0] == "difference" and "n/a" in difference
+    assert subset.startswith(" " * 10) and subset.split()[:2] == ["authors'", "subset"]
 
 
 def test_csv_has_every_cell_once(written, root):

@@ -28,6 +28,9 @@ def test_results(uninterrupted):
     assert {(s["kernel"], s["expand"], s["depth"]) for s in last["subnets"]} == {
         (k, e, d) for k in (3, 5, 7) for e in (3, 4, 6) for d in (2, 3, 4)
     }
+    visited = [s["top1"] for s in last["subnets"] if s["kernel"] != 5 and s["depth"] != 3]
+    assert len(visited) == 12 and last["authors_best"] == max(visited)
+    assert math.isclose(last["authors_avg"], sum(visited) / 12)
     for subnet in last["subnets"]:
         assert 0 <= subnet["top1"] <= subnet["top5"] <= 100
         assert subnet["macs"] > 0 and subnet["params"] > 0 and subnet["height"] == 5 and subnet["level"] == 7

@@ -35,7 +35,7 @@ _TOLERANCE = 1e-9
 class Replay:
     """Replays the training of one network from its recorded start, and compares it with the recorded numbers."""
 
-    def __init__(self, network):
+    def __init__(self, network, engine="masked"):
         self.told = json.loads((_RECORDED / f"{network}.json").read_text())
         self.sums = dict(np.load(_RECORDED / f"{network}.npz"))
         self.inputs = dict(np.load(_RECORDED / "inputs.npz"))
@@ -45,6 +45,7 @@ class Replay:
             network,
             batch_size=8,
             resolutions=(_RESOLUTION,),
+            engine=engine,
             recipe=Recipe(dropout_full=0.0, dropout_rate=0.0),
             evaluation=Evaluation(recalibration_images=8, recalibration_batch_size=8),
         )
@@ -136,3 +137,15 @@ def test_training_goes_the_way_of_the_reference(network, monkeypatch):
         logits = masked(replay.net, variables, replay.inputs["test"].astype(np.float64), choices)
         for i, row in enumerate(logits):
             assert_close(row, replay.sums[f"logits{i}"], _TOLERANCE, f"{network}, final subnet {i}")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _RECORDED.is_dir(), reason=f"no recorded trajectories at ../{'/'.join(_RECORDED.parts[-3:])}")
+def test_the_static_engine_goes_the_same_way(monkeypatch):
+    """Of the same subnets, which are not uniform ones: each of the 48 is a program of its own."""
+    monkeypatch.setattr(train_step.augment, "train_images", _as_they_are)
+    with jax.enable_x64(True):
+        replay, num_steps = Replay("ee_d", "static"), 0
+        for index in range(len(replay.told["phases"])):
+            num_steps += replay.train_phase(index, num_steps)
+        assert num_steps == len(replay.told["steps"])

@@ -132,3 +132,19 @@ def draw(key: jax.Array, candidates: Candidates, num_subnets: int) -> Choices:
         index = jax.random.randint(jax.random.fold_in(key, i), shape, 0, candidates.counts[name])
         fields[name] = candidates.values[name][index]
     return Choices(**fields)
+
+
+def sandwiched(choices: Choices, candidates: Candidates) -> Choices:
+    """The sandwich rule: the first of at least two subnets becomes the largest, the second the smallest; traceable.
+
+    Args:
+        choices: S subnets.
+        candidates: the allowed values, the largest and the smallest of which are taken.
+    """
+
+    def with_ends(name: str) -> jax.Array:
+        values, allowed = getattr(choices, name), jnp.asarray(candidates.values[name])
+        both = jnp.stack([allowed[0], allowed[-1]])
+        return values.at[:2].set(both if CHOICES[name].is_single else both[:, None])
+
+    return Choices(**{name: with_ends(name) for name in CHOICES})

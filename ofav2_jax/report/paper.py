@@ -132,6 +132,11 @@ def _recipe_differences(ours, theirs):
         value, wanted = ours["evaluation"][field], theirs["evaluation"][field]
         if value != wanted:
             yield f"{field.replace('_', ' ')} {value} instead of {wanted}"
+    # Older runs do not have these two.
+    if ours["evaluation"].get("protocol", "paper") != "paper":
+        yield "only the subnets that the authors' scripts visit are tested"
+    if ours.get("sampling", "random") != "random":
+        yield f"{ours['sampling']} instead of random sampling"
     if ours["engine"] != theirs["engine"]:
         yield f"engine {ours['engine']}, which does not sample the whole space"
     if ours["warmup_learning_rate"] is not None:

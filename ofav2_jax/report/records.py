@@ -9,6 +9,7 @@ from typing import Any
 from ofav2_jax import files
 from ofav2_jax.checks import is_number, refuse, require_among
 from ofav2_jax.model.network import CHOICES, network_spec
+from ofav2_jax.settings.authors import authors_summary
 from ofav2_jax.settings.phases import Phase
 from ofav2_jax.settings.settings import Settings
 
@@ -98,7 +99,8 @@ class RunRecord:
         directory: the run directory.
         settings: content of `settings.json`.
         phases: the phases in `settings`, as objects.
-        results: for each finished phase, by its name and in order, the content of its `result.json`.
+        results: for each finished phase, by its name and in order, the content of its `result.json`, with
+            "authors_avg" and "authors_best", see `authors_summary`.
         metrics: the epochs trained so far, in order.
         info: content of `run.json`: commands, versions, machine; None if the file does not exist.
         totals: content of `results.json`; None if it does not exist, because the run writes it at its end.
@@ -129,6 +131,8 @@ def read_run(directory: Path) -> RunRecord:
         if result.is_file():
             results[phase.name] = files.read_json(result, ("avg", "best", "subnets"))
             _require_result(results[phase.name], result)
+            # Older versions did not write these.
+            results[phase.name] |= authors_summary(results[phase.name]["subnets"], phases, index)
     info, totals, data = (directory / name for name in (files.INFO, files.RESULTS, files.DATA))
     return RunRecord(
         directory=directory,

@@ -1,19 +1,24 @@
 """Tables IV and V of the paper with the results of runs, each result beside the paper's number."""
 
 import csv
-import html
 import io
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ofav2_jax.report import paper
+from ofav2_jax.report.forms import aligned, markdown, markdown_table, printable
 from ofav2_jax.report.records import RunRecord
 
 _COLUMNS = tuple(paper.COLUMNS.values())
 _MEASURES = ("avg", "best")
+# The same over the subnets that the authors' test visits, see `settings.authors`.
+_AUTHORS = ("authors_avg", "authors_best")
 _NOT_APPLICABLE = "n/a"
 _OTHERS = "Other width multipliers and networks, which the paper does not have"
-_CAPTION = "test top-1 in %, average / best of the tested subnets"
+_CAPTION = (
+    "test top-1 in %, average / best of the tested subnets; authors' subset: of those that the authors' test visits"
+)
 
 
 def build_tables(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
@@ -35,9 +40,10 @@ def build_tables(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
                 - directory, seed, finished_phases, num_phases.
                 - differs: see `paper.comparable`.
                 - note: number of the footnote, or None.
-                - columns: for each column None if the run has no result for it yet, else avg, best and, as
-                  avg_difference and best_difference, their differences from the paper's numbers. A difference is
-                  None where the paper has no number, or where its number is about other images.
+                - columns: for each column None if the run has no result for it yet, else avg, best, authors_avg and
+                  authors_best (over those subnets only that the authors' test visits) and, as avg_difference and
+                  best_difference, the differences of the first two from the paper's numbers. A difference is None
+                  where the paper has no number, or where its number is about other images.
     """
     tables = []
     for width_multiplier, title in paper.TABLES.items():
@@ -91,7 +97,7 @@ def _run(run, theirs):
         if result is None:
             return None
         beside = theirs[column] if same_images else None
-        ours = {measure: result[measure] for measure in _MEASURES}
+        ours = {measure: result.get(measure) for measure in (*_MEASURES, *_AUTHORS)}
         return ours | {
             f"{measure}_difference": None if beside is None else ours[measure] - beside[measure]
             for measure in _MEASURES
@@ -139,44 +145,37 @@ def _lines(table: dict[str, Any]) -> Iterator[list[str]]:
         for run in row["runs"]:
             yield [*start, _label(run), *cells(run["columns"], _MEASURES, ".2f")]
             start = ["", ""]
+            if any(map(_has_other_pair, run["columns"].values())):
+                yield ["", "", "  authors' subset", *cells(run["columns"], _AUTHORS, ".2f")]
             differences = [f"{measure}_difference" for measure in _MEASURES]
             if any(cell and cell[differences[0]] is not None for cell in run["columns"].values()):
                 yield ["", "", "  difference", *cells(run["columns"], differences, "+.2f")]
 
 
+def _has_other_pair(cell: dict[str, Any] | None) -> bool:
+    """Whether other subnets were tested than those that the authors' test visits."""
+    if cell is None or cell["authors_avg"] is None:
+        return False
+    return not math.isclose(cell["authors_avg"], cell["avg"], rel_tol=1e-9)
+
+
 def _label(run):
-    label = _printable(f"{run['directory']}, seed {run['seed']}")
+    label = printable(f"{run['directory']}, seed {run['seed']}")
     if run["finished_phases"] < run["num_phases"]:
         label += f", {run['finished_phases']} of {run['num_phases']} phases"
     return label + (f", reduced [{run['note']}]" if run["note"] else "")
 
 
 def _footnotes(table: dict[str, Any]) -> list[str]:
-    notes = (_printable(text) for text in table["notes"])
+    notes = (printable(text) for text in table["notes"])
     return [f"[{number}] not comparable with the paper: {text}" for number, text in enumerate(notes, 1)]
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _markdown(text: str) -> str:
-    """Text in Markdown, which may hold HTML and in whose tables "|" ends a cell."""
-    return html.escape(text, quote=False).replace("|", "\\|")
 
 
 def as_text(tables: Sequence[dict[str, Any]]) -> str:
     """Formats the tables for a terminal, with aligned columns."""
     parts = []
     for table in tables:
-        lines = list(_lines(table))
-        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-        parts.append(f"{table['title']}; {_CAPTION}")
-        for line in lines:
-            left = [cell.ljust(width) for cell, width in zip(line[:3], widths)]
-            right = [cell.rjust(width) for cell, width in zip(line[3:], widths[3:])]
-            parts.append("  ".join([*left, *right]).rstrip())
-        parts += [*_footnotes(table), ""]
+        parts += [f"{table['title']}; {_CAPTION}", *aligned(list(_lines(table)), 3), *_footnotes(table), ""]
     return "\n".join(parts)
 
 
@@ -184,12 +183,10 @@ def as_markdown(tables: Sequence[dict[str, Any]]) -> str:
     """Formats the tables as Markdown."""
     parts = []
     for table in tables:
-        head, *lines = _lines(table)
         parts += [f"## {table['title']}", "", f"{_CAPTION[0].upper()}{_CAPTION[1:]}.", ""]
-        parts += [f"| {' | '.join(head)} |", f"|{'---|' * 3}{'---:|' * len(_COLUMNS)}"]
-        parts += [f"| {' | '.join(_markdown(cell.strip()) for cell in line)} |" for line in lines]
+        parts += markdown_table(list(_lines(table)), 3)
         # Without a blank line between them, Markdown would join the footnotes into one paragraph.
-        parts += ["", *(part for note in _footnotes(table) for part in (_markdown(note), ""))]
+        parts += ["", *(part for note in _footnotes(table) for part in (markdown(note), ""))]
     return "\n".join(parts)
 
 
@@ -201,6 +198,7 @@ def as_csv(tables: Sequence[dict[str, Any]]) -> str:
         [
             *("table", "network", "width_multiplier", "teacher", "column", "run", "seed"),
             *("avg", "best", "paper_avg", "paper_best", "avg_difference", "best_difference", "differs"),
+            *_AUTHORS,
         ]
     )
     for table in tables:
@@ -224,4 +222,5 @@ def _csv_cells(run, theirs, column):
         *numbers(theirs, _MEASURES),
         *numbers(ours, [f"{measure}_difference" for measure in _MEASURES]),
         "; ".join(run["differs"]) if run else "",
+        *numbers(ours, _AUTHORS),
     ]

@@ -110,7 +110,7 @@ def assemble(
         programs=programs,
         feed=image_feed(dataset, devices) if feed is None else feed,
         step=step,
-        engine=ENGINES[settings.engine](step, max(phase.num_subnets for phase in settings.phases)),
+        engine=ENGINES[settings.engine](step, max(phase.num_subnets for phase in settings.phases), settings.sampling),
     )
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from ofav2_jax.checks import local_path, require_range
 from ofav2_jax.data.dataset import Dataset, fingerprint
-from ofav2_jax.evaluate.evaluator import summary, uniform_scores
+from ofav2_jax.evaluate.evaluator import summary
+from ofav2_jax.evaluate.protocol import phase_scores, validation_top1
 from ofav2_jax.model.packing import Params
+from ofav2_jax.model.reached import keep_unreached
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.supernet import SuperNet, variable_shapes
 from ofav2_jax.report.records import EpochRecord
@@ -28,6 +29,7 @@ from ofav2_jax.runtime import processes
 from ofav2_jax.runtime.feed import StreamedImages
 from ofav2_jax.runtime.programs import quick_compiler_options
 from ofav2_jax.runtime.sharding import replicate
+from ofav2_jax.settings.authors import authors_summary
 from ofav2_jax.settings.phases import sorting, unlocked_values
 from ofav2_jax.settings.settings import Settings
 from ofav2_jax.train.epoch import EpochMeter, NonFiniteLossError, TakenSteps
@@ -116,9 +118,10 @@ class Run:
             while progress.phase < len(phases):
                 self._reporter.phase_started(progress.phase, phases[progress.phase])
                 self._train_phase(progress)
-                self._reporter.phase_ended(progress.phase, self._evaluate_phase(progress))
-                # The next phase starts from the best epoch of this one.
-                progress = self._start(progress.phase + 1, self._unpack(progress.best))
+                # The next phase starts from them, too.
+                params = self._trained(progress)
+                self._reporter.phase_ended(progress.phase, self._evaluate_phase(progress.phase, params))
+                progress = self._start(progress.phase + 1, params)
                 self._save(progress)
             self._store.wait()
             if is_finished and (results := self._store.results()) is not None:
@@ -147,7 +150,7 @@ class Run:
         restored = self._store.restore(jax.eval_shape(shapes, self._param_shapes))
         if restored is None:
             self._store.keep_records(0)
-            return self._start(0, initial_params(self.net, self.settings.seed))
+            return self._start(0, self._initial_params())
         arrays, position = restored
         self._seconds = position.pop("seconds")
         progress = Progress.from_saved(replicate(arrays, self._devices), position)
@@ -161,7 +164,8 @@ class Run:
             with self._timed("train"):
                 record = self._train_epoch(progress, teacher, space, epoch)
             with self._timed("evaluate"):
-                score = self._validate(index, space, self._unpack(progress.state.params))
+                params = self._unpack(progress.state.params)
+                score = validation_top1(self._parts.evaluator, params, self.settings, index, epoch, space)
             if score > progress.best_score:
                 progress.best, progress.best_score = copied(progress.state.params), score
             record = dataclasses.replace(record, validation_top1=score)
@@ -206,29 +210,24 @@ class Run:
             images_waited=round(100 * waited_s / max(self._clock() - started, 1e-9), 1) if self._is_streamed else None,
         )
 
-    def _validate(self, index: int, space: SearchSpace, params: Params) -> float:
-        """Mean top-1 in % on the validation split, at the largest resolution.
-
-        The mean is over the largest and the smallest unlocked subnet, each at every unlocked height. In phase full it
-        is the top-1 of the ensemble.
-        """
+    def _trained(self, progress: Progress) -> Params:
+        """The parameters with which a phase ends: those after its best epoch."""
+        params, index = self._unpack(progress.best), progress.phase
+        if self.settings.recipe.decay_unreached:
+            return params
+        # Their gradients are zero, so that weight decay alone has changed them.
+        start = self._store.params(index - 1, self._param_shapes) if index else self._initial_params()
         is_full = self.settings.phases[index].is_full
-        ends = {space.maximal(), space.minimal()}
-        subnets = [dataclasses.replace(s, height=h) for s in sorted(ends, key=str) for h in space.height]
-        subnets = [space.maximal()] if is_full else list(dict.fromkeys(subnets))
-        resolution = max(self.settings.resolutions)
-        scores = self._parts.evaluator.score(params, subnets, resolution, "validation", ensemble=is_full)
-        return float(np.mean([score.top1 for score in scores]))
+        return keep_unreached(params, replicate(start, self._devices), self._unlocked(index), all_exits=is_full)
 
-    def _evaluate_phase(self, progress: Progress) -> dict[str, Any]:
-        """Evaluates every uniform subnet that is unlocked; saves parameters and scores under the phase's name."""
-        phase, space = self.settings.phases[progress.phase], self._unlocked(progress.phase)
+    def _evaluate_phase(self, index: int, params: Params) -> dict[str, Any]:
+        """Evaluates the subnets of a phase; saves parameters and scores under the phase's name."""
         with self._timed("evaluate"):
-            params = self._unpack(progress.best)
-            evaluator, resolutions = self._parts.evaluator, self.settings.resolutions
-            scores = uniform_scores(evaluator, params, space, resolutions, ensemble=phase.is_full)
-        result = {"name": phase.name, **summary(scores), "subnets": [score.as_json() for score in scores]}
-        self._store.save_phase(progress.phase, params, result)
+            scores = phase_scores(self._parts.evaluator, params, self.settings, index, self._unlocked(index))
+        rows = [score.as_json() for score in scores]
+        pairs = summary(scores) | authors_summary(rows, self.settings.phases, index)
+        result = {"name": self.settings.phases[index].name, **pairs, "subnets": rows}
+        self._store.save_phase(index, params, result)
         return result
 
     # --- saving and stopping -----------------------------------------------------------------------------------
@@ -257,6 +256,9 @@ class Run:
         )
 
     # --- bookkeeping -------------------------------------------------------------------------------------------
+
+    def _initial_params(self) -> Params:
+        return initial_params(self.net, self.settings.seed)
 
     def _unlocked(self, index: int) -> SearchSpace:
         return self._space.restrict(**unlocked_values(self.settings.phases, index))

@@ -77,6 +77,11 @@ class Store:
             checkpoint.save_tree(self._phase_dir(index) / files.PHASE_PARAMS, params)
             files.write_json(self._phase_dir(index) / files.PHASE_RESULT, result)
 
+    def params(self, index: int, like: Any) -> Any:
+        """The parameters with which phase `index` ended; `like` is a tree of arrays (or shapes) of their structure."""
+        directory = self._phase_dir(index) / files.PHASE_PARAMS
+        return processes.broadcast_arrays(lambda: checkpoint.load_tree(directory, like), like)
+
     def teacher(self, index: int, source: int, like: Any) -> Any:
         """The teacher of phase `index`: the parameters of phase `source`, of which phase `index` saves a copy.
 

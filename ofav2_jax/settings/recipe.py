@@ -3,11 +3,12 @@
 import dataclasses
 from typing import NamedTuple
 
-from ofav2_jax.checks import require_among, require_positive, require_range
+from ofav2_jax.checks import refuse, require_among, require_positive, require_range
 from ofav2_jax.settings.exit_weights import ensemble_weights
 
 # The names of `train.losses.DISTILLATIONS`, repeated here so that settings do not import JAX.
 DISTILLATIONS = ("soft_targets",)
+PROTOCOLS = ("paper", "authors")
 
 
 class Augmentation(NamedTuple):
@@ -38,6 +39,9 @@ class Recipe:
         momentum: Nesterov momentum of SGD, in [0, 1).
         weight_decay: weight decay of all parameters but BN parameters and biases, >= 0.
         augmentation: augmentation of training images.
+        decay_unreached: whether weight decay also acts on what no subnet of a phase contains, as on several GPUs in the
+            authors' code; False, as on a single one: the heads of exits that are not unlocked yet, and the kernel
+            matrices before phase kernel, end a phase as they started it.
     """
 
     label_smoothing: float = 0.1
@@ -49,6 +53,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 3e-5
     augmentation: Augmentation = Augmentation()
+    decay_unreached: bool = True
 
     def __post_init__(self):
         if isinstance(self.exit_weights, list) or getattr(self.exit_weights, "ndim", 0) == 1:
@@ -68,6 +73,8 @@ class Recipe:
         for field in ("kd_ratio", "weight_decay"):
             require_range(f"recipe.{field}", getattr(self, field), 0)
         require_among("recipe.distillation", self.distillation, DISTILLATIONS)
+        if type(self.decay_unreached) is not bool:
+            refuse("recipe.decay_unreached", self.decay_unreached, "True or False")
         ensemble_weights(self.exit_weights, num_exits)
 
 
@@ -81,12 +88,16 @@ class Evaluation:
         recalibration_batch_size: images per batch of a recalibration, whatever the number of devices.
         batch_size: images per forward pass of an evaluation, over all devices.
         subnets_per_pass: number of trunks per forward pass; subnets that differ in height only share a trunk.
+        protocol: which subnets are evaluated. "paper": after a phase every uniform subnet at every resolution, after an
+            epoch the largest and the smallest one at every height and the largest resolution. "authors": those that
+            their scripts visit, see `settings.authors`.
     """
 
     recalibration_images: int = 1000
     recalibration_batch_size: int = 100
     batch_size: int = 500
     subnets_per_pass: int = 4
+    protocol: str = "paper"
 
     def require_valid(self) -> None:
         """Refuses values that are not allowed.
@@ -94,5 +105,6 @@ class Evaluation:
         Raises:
             ValueError: naming the field, the value and what is allowed.
         """
-        for field in dataclasses.fields(self):
-            require_positive(f"evaluation.{field.name}", getattr(self, field.name))
+        for field in ("recalibration_images", "recalibration_batch_size", "batch_size", "subnets_per_pass"):
+            require_positive(f"evaluation.{field}", getattr(self, field))
+        require_among("evaluation.protocol", self.protocol, PROTOCOLS)

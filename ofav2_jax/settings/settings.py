@@ -22,6 +22,9 @@ from ofav2_jax.settings.recipe import Evaluation, Recipe
 TEACHERS = ("progressive", "fixed")
 DTYPES = ("float32", "bfloat16")
 ENGINES = ("masked", "static")
+SAMPLINGS = ("random", "sandwich")
+# The largest subnet, the smallest, and a random one.
+_SANDWICH = 3
 # Without 64-bit types JAX drops the upper bits of a seed: two larger seeds could give the same run.
 _SEEDS = 2**32
 
@@ -97,6 +100,8 @@ class Settings:
         dtype: dtype of the activations, "float32" or "bfloat16"; None: bfloat16 on an accelerator, float32 on a CPU.
             Parameters, statistics and losses are always float32.
         engine: "masked" (the whole space is sampled) or "static" (uniform subnets only, a program for each).
+        sampling: the subnets of a step: "random" ones, or by the "sandwich" rule the largest one that is unlocked, the
+            smallest, and random ones, together as many as the phase samples.
         teacher: "progressive" (each phase learns from the maximal network of the phase before it) or "fixed" (all
             phases learn from that of phase full).
         warmup_learning_rate: the rate from which a phase's warm-up rises; None: the phase's own rate, as in the
@@ -118,6 +123,7 @@ class Settings:
     batch_size: int = 200
     dtype: str | None = None
     engine: str = "masked"
+    sampling: str = "random"
     teacher: str = "progressive"
     warmup_learning_rate: float | None = None
     data: DataSettings = DataSettings()
@@ -153,6 +159,7 @@ class Settings:
         if self.dtype is not None:
             require_among("dtype", self.dtype, DTYPES)
         require_among("engine", self.engine, ENGINES)
+        require_among("sampling", self.sampling, SAMPLINGS)
         require_among("teacher", self.teacher, TEACHERS)
         if self.warmup_learning_rate is not None:
             require_range("warmup_learning_rate", self.warmup_learning_rate, 0)
@@ -190,6 +197,10 @@ class Settings:
                 f"phases={names} is not allowed: {self.network} goes through {allowed}, in this order; all but "
                 f"{wanted[0][0]} can be left out"
             )
+        for phase in self.phases:
+            if self.sampling == "sandwich" and 0 < phase.num_subnets < _SANDWICH:
+                allowed = f"at least {_SANDWICH}: the largest, the smallest and a random one (sampling='sandwich')"
+                refuse(f"phases.{phase.key}.num_subnets", phase.num_subnets, allowed)
         if self.engine == "static":
             for index, phase in enumerate(self.phases):
                 # This engine draws uniform subnets only, of which there can be fewer than a step samples.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ofav2_jax.model.choices import Candidates, Choices, draw
+from ofav2_jax.model.choices import Candidates, Choices, draw, sandwiched
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.ops.backend import backend, one_at_a_time
 from ofav2_jax.runtime.sharding import replicate
@@ -42,15 +42,16 @@ _STEPS_PER_DISPATCH = 10
 class MaskedEngine:
     """All subnets of a step in one program, which serves every subnet: the whole space is sampled."""
 
-    def __init__(self, step: TrainStep, max_subnets: int = 1):
+    def __init__(self, step: TrainStep, max_subnets: int = 1, sampling: str = "random"):
         self._step = step
         self._max_subnets = max_subnets
+        self._sandwich = sampling == "sandwich"
         # A step takes a CPU so long that its dispatch does not count.
         self.max_steps = 1 if backend() == "cpu" else _STEPS_PER_DISPATCH
 
     def draw(self, key: jax.Array, space: SearchSpace, num_subnets: int) -> Choices:
         """Draws every choice of every level and stage independently and uniformly."""
-        return (_draw if key.ndim == 0 else _draw_several)(key, space.candidates(), num_subnets)
+        return (_draw if key.ndim == 0 else _draw_several)(key, space.candidates(), num_subnets, self._sandwich)
 
     def __call__(self, state: TrainState, inputs: StepInputs, resolution: int) -> tuple[TrainState, Metrics]:
         """See `Engine`."""
@@ -79,12 +80,13 @@ class StaticEngine:
 
     max_steps = 1
 
-    def __init__(self, step: TrainStep, max_subnets: int = 1):
+    def __init__(self, step: TrainStep, max_subnets: int = 1, sampling: str = "random"):
         self._step = step
+        self._sandwich = sampling == "sandwich"
 
     def draw(self, key: jax.Array, space: SearchSpace, num_subnets: int) -> Choices:
         """Draws uniform subnets: each makes one choice of each kind for the whole network."""
-        return _draw_uniform(key, space.candidates(), num_subnets)
+        return _draw_uniform(key, space.candidates(), num_subnets, self._sandwich)
 
     def __call__(self, state: TrainState, inputs: StepInputs, resolution: int) -> tuple[TrainState, Metrics]:
         """See `Engine`."""
@@ -131,10 +133,20 @@ class StaticEngine:
         raise NotImplementedError
 
 
-ENGINES: dict[str, Callable[[TrainStep, int], Engine]] = {"masked": MaskedEngine, "static": StaticEngine}
+ENGINES: dict[str, Callable[[TrainStep, int, str], Engine]] = {"masked": MaskedEngine, "static": StaticEngine}
 
-_draw = jax.jit(draw, static_argnums=2)
-_draw_several = jax.jit(jax.vmap(draw, in_axes=(0, None, None)), static_argnums=2)
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _draw(key: jax.Array, candidates: Candidates, num_subnets: int, sandwich: bool) -> Choices:
+    choices = draw(key, candidates, num_subnets)
+    return sandwiched(choices, candidates) if sandwich else choices
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _draw_several(keys: jax.Array, candidates: Candidates, num_subnets: int, sandwich: bool) -> Choices:
+    return jax.vmap(lambda key: _draw(key, candidates, num_subnets, sandwich))(keys)
+
+
 _leading = jax.jit(lambda values, count: values[..., :count], static_argnums=1)
 
 
@@ -146,11 +158,12 @@ def _padded(choices: Choices, num_subnets: int) -> Choices:
     return jax.vmap(lambda of_step: of_step.padded(num_subnets))(choices)
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _draw_uniform(key: jax.Array, candidates: Candidates, num_subnets: int) -> Choices:
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _draw_uniform(key: jax.Array, candidates: Candidates, num_subnets: int, sandwich: bool) -> Choices:
     one_each = draw(key, candidates, num_subnets)
 
     def spread(values):
         return jnp.broadcast_to(values[:, :1], values.shape) if values.ndim == 2 else values
 
-    return jax.tree.map(spread, one_each)
+    choices = jax.tree.map(spread, one_each)
+    return sandwiched(choices, candidates) if sandwich else choices
