@@ -39,6 +39,8 @@ class EpochRecord:
         validation_top1: top-1 on the validation split in %, measured at the end of the epoch.
         images_waited: share of the time of the training steps, in %, for which streamed images were waited for; None if
             the images are on the devices.
+        start_top1: validation top-1 in % before the phase's first epoch, where that is a candidate for the best one;
+            else None.
     """
 
     step: int
@@ -50,6 +52,7 @@ class EpochRecord:
     images_per_s: float
     validation_top1: float
     images_waited: float | None = None
+    start_top1: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The record as a dictionary that JSON can hold; `from_json` is the inverse."""
@@ -72,7 +75,8 @@ class EpochRecord:
         if "train_top1" not in values and is_number(values.get("top1")):
             values["train_top1"] = 100 * values["top1"]
         fields = [field.name for field in dataclasses.fields(cls)]
-        values.setdefault("images_waited", None)
+        optional = ("images_waited", "start_top1")
+        values = {**dict.fromkeys(optional), **values}
         for name in fields:
             if name not in values:
                 raise ValueError(f"{name!r} is missing")
@@ -81,7 +85,7 @@ class EpochRecord:
                 valid, allowed = isinstance(value, str), "a str"
             elif name in ("step", "epoch"):
                 valid, allowed = type(value) is int, "an int"
-            elif name == "images_waited":
+            elif name in optional:
                 valid, allowed = value is None or is_number(value), "a number"
             else:
                 valid, allowed = is_number(value), "a number"

@@ -1,4 +1,4 @@
-"""Extended Progressive Shrinking: one loop that trains every phase, evaluates it, and can be stopped at any moment."""
+"""One loop that trains every phase of a run, evaluates it, and can be stopped at any moment."""
 
 import contextlib
 import dataclasses
@@ -10,25 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from ofav2_jax.checks import local_path, require_range
 from ofav2_jax.data.dataset import Dataset, fingerprint
-from ofav2_jax.evaluate.evaluator import summary, uniform_scores
 from ofav2_jax.model.packing import Params
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.supernet import SuperNet, variable_shapes
 from ofav2_jax.report.records import EpochRecord
 from ofav2_jax.run.ahead import compile_ahead
-from ofav2_jax.run.assembly import assemble, initial_params
+from ofav2_jax.run.assembly import assemble
 from ofav2_jax.run.progress import Progress, all_finite, arrays_at_start, copied, remaining_steps, steps_before
 from ofav2_jax.run.reporter import Reporter, Silent, StepProgress
 from ofav2_jax.run.store import Store
+from ofav2_jax.run.training import training_of
 from ofav2_jax.runtime import processes
 from ofav2_jax.runtime.feed import StreamedImages
 from ofav2_jax.runtime.programs import quick_compiler_options
 from ofav2_jax.runtime.sharding import replicate
-from ofav2_jax.settings.phases import sorting, unlocked_values
+from ofav2_jax.settings.phases import sorting
 from ofav2_jax.settings.settings import Settings
 from ofav2_jax.train.epoch import EpochMeter, NonFiniteLossError, TakenSteps
 
@@ -48,9 +47,11 @@ class Run:
         reporter: is called as the run goes on; None: nothing is printed.
         checkpoint_every_s: seconds between checkpoints inside an epoch; an epoch ends with one anyway. Of several
             processes the first one decides for all.
+        start: where a design is fine-tuned, the supernet's parameters with which that starts; see `finetune`.
 
     Raises:
-        ValueError: see `assembly.require_fit`; for a workdir that is not local, or a number that is out of range.
+        ValueError: see `assembly.assemble`; for a workdir that is not local, a number that is out of range, or other
+            start parameters than those of the settings.
         DifferentRunError, DirectoryInUseError: see `RunDirectory.claim`.
     """
 
@@ -62,11 +63,13 @@ class Run:
         devices: Sequence[jax.Device] | None = None,
         reporter: Reporter | None = None,
         checkpoint_every_s: float = 60.0,
+        start: Params | None = None,
     ):
         path = local_path("workdir", workdir)
         require_range("checkpoint_every_s", checkpoint_every_s, 0)
         self._parts = assemble(settings, dataset, devices)
         self.settings = settings = self._parts.settings
+        self._training = training_of(self._parts, start)
         identity = fingerprint(dataset)
         processes.require_same("settings", settings.as_json())
         processes.require_same("data", identity)
@@ -74,7 +77,6 @@ class Run:
         self._reporter = reporter or Silent()
         self._checkpoint_every_s = checkpoint_every_s
         self._devices = self._parts.devices
-        self._space = self._parts.space
         self._epochs = self._parts.epochs
         self._is_streamed = isinstance(self._parts.feed, StreamedImages)
         self._param_shapes = variable_shapes(self.net)["params"]
@@ -147,7 +149,7 @@ class Run:
         restored = self._store.restore(jax.eval_shape(shapes, self._param_shapes))
         if restored is None:
             self._store.keep_records(0)
-            return self._start(0, initial_params(self.net, self.settings.seed))
+            return self._start(0, self._training.initial_params())
         arrays, position = restored
         self._seconds = position.pop("seconds")
         progress = Progress.from_saved(replicate(arrays, self._devices), position)
@@ -155,16 +157,21 @@ class Run:
         return progress
 
     def _train_phase(self, progress: Progress) -> None:
-        index, per_epoch = progress.phase, self._epochs.steps_per_epoch
-        space, teacher = self._unlocked(index), self._teacher(index)
+        index, per_epoch, training = progress.phase, self._epochs.steps_per_epoch, self._training
+        space, teacher = training.space(index), training.teacher(index, self._store)
+        with self._timed("evaluate"):
+            start_top1 = training.start_top1
+        if start_top1 is not None and progress.best_score < 0:
+            progress.best_score = start_top1
         for epoch in range(progress.step // per_epoch, self.settings.phases[index].total_epochs):
             with self._timed("train"):
                 record = self._train_epoch(progress, teacher, space, epoch)
             with self._timed("evaluate"):
-                score = self._validate(index, space, self._unpack(progress.state.params))
+                score = training.validate(index, self._unpack(progress.state.params))
             if score > progress.best_score:
                 progress.best, progress.best_score = copied(progress.state.params), score
-            record = dataclasses.replace(record, validation_top1=score)
+                progress.best_epoch = epoch + 1
+            record = dataclasses.replace(record, validation_top1=score, start_top1=start_top1)
             self._store.add_record(record.as_json())
             self._reporter.epoch_ended(record)
             self._save(progress)
@@ -206,28 +213,11 @@ class Run:
             images_waited=round(100 * waited_s / max(self._clock() - started, 1e-9), 1) if self._is_streamed else None,
         )
 
-    def _validate(self, index: int, space: SearchSpace, params: Params) -> float:
-        """Mean top-1 in % on the validation split, at the largest resolution.
-
-        The mean is over the largest and the smallest unlocked subnet, each at every unlocked height. In phase full it
-        is the top-1 of the ensemble.
-        """
-        is_full = self.settings.phases[index].is_full
-        ends = {space.maximal(), space.minimal()}
-        subnets = [dataclasses.replace(s, height=h) for s in sorted(ends, key=str) for h in space.height]
-        subnets = [space.maximal()] if is_full else list(dict.fromkeys(subnets))
-        resolution = max(self.settings.resolutions)
-        scores = self._parts.evaluator.score(params, subnets, resolution, "validation", ensemble=is_full)
-        return float(np.mean([score.top1 for score in scores]))
-
     def _evaluate_phase(self, progress: Progress) -> dict[str, Any]:
-        """Evaluates every uniform subnet that is unlocked; saves parameters and scores under the phase's name."""
-        phase, space = self.settings.phases[progress.phase], self._unlocked(progress.phase)
+        """Evaluates what a phase ended with; saves parameters and scores under the phase's name."""
+        params = self._unpack(progress.best)
         with self._timed("evaluate"):
-            params = self._unpack(progress.best)
-            evaluator, resolutions = self._parts.evaluator, self.settings.resolutions
-            scores = uniform_scores(evaluator, params, space, resolutions, ensemble=phase.is_full)
-        result = {"name": phase.name, **summary(scores), "subnets": [score.as_json() for score in scores]}
+            result = self._training.test(progress.phase, params, progress.best_epoch)
         self._store.save_phase(progress.phase, params, result)
         return result
 
@@ -247,7 +237,7 @@ class Run:
             raise StoppedError
 
     def _refuse_loss(self, phase: int, taken: TakenSteps, step: int, loss: float, place: int) -> None:
-        subnet = self._space.maximal() if taken.choices is None else taken.subnet(step, place)
+        subnet = self._training.single if taken.choices is None else taken.subnet(step, place)
         self._refuse(f"loss={loss}", phase, taken.number - taken.count + 1 + step, f", subnet {subnet}")
 
     def _refuse(self, what: str, phase: int, step: int, further: str = "") -> None:
@@ -257,16 +247,6 @@ class Run:
         )
 
     # --- bookkeeping -------------------------------------------------------------------------------------------
-
-    def _unlocked(self, index: int) -> SearchSpace:
-        return self._space.restrict(**unlocked_values(self.settings.phases, index))
-
-    def _teacher(self, index: int) -> Params | None:
-        """The teacher of a phase; none in the first one."""
-        if index == 0:
-            return None
-        source = index - 1 if self.settings.teacher == "progressive" else 0
-        return replicate(self._store.teacher(index, source, self._param_shapes), self._devices)
 
     def _steps_since_start(self, progress: Progress) -> int:
         return steps_before(self.settings.phases, progress.phase, self._epochs.steps_per_epoch) + progress.step

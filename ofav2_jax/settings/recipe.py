@@ -8,6 +8,8 @@ from ofav2_jax.settings.exit_weights import ensemble_weights
 
 # The names of `train.losses.DISTILLATIONS`, repeated here so that settings do not import JAX.
 DISTILLATIONS = ("soft_targets",)
+# The names of `train.optimizer.OPTIMIZERS`, for the same reason.
+OPTIMIZERS = ("sgd", "adamw")
 
 
 class Augmentation(NamedTuple):
@@ -36,8 +38,10 @@ class Recipe:
             divided by their sum; see `exit_weights.ensemble_weights`.
         dropout_full, dropout_rate: dropout rates in phase full and in all other phases, in [0, 1).
         momentum: Nesterov momentum of SGD, in [0, 1).
-        weight_decay: weight decay of all parameters but BN parameters and biases, >= 0.
+        weight_decay: weight decay of all parameters but BN parameters and biases, >= 0. That of AdamW acts only on
+            parameters that have had a gradient.
         augmentation: augmentation of training images.
+        optimizer: "sgd" with Nesterov momentum, the paper's, or "adamw".
     """
 
     label_smoothing: float = 0.1
@@ -49,6 +53,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 3e-5
     augmentation: Augmentation = Augmentation()
+    optimizer: str = "sgd"
 
     def __post_init__(self):
         if isinstance(self.exit_weights, list) or getattr(self.exit_weights, "ndim", 0) == 1:
@@ -68,6 +73,7 @@ class Recipe:
         for field in ("kd_ratio", "weight_decay"):
             require_range(f"recipe.{field}", getattr(self, field), 0)
         require_among("recipe.distillation", self.distillation, DISTILLATIONS)
+        require_among("recipe.optimizer", self.optimizer, OPTIMIZERS)
         ensemble_weights(self.exit_weights, num_exits)
 
 
