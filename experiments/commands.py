@@ -33,6 +33,7 @@ COMMANDS = {
     "tables": Command("tables", "RUN...", "set the results of runs beside the paper's tables"),
     "report": Command("report", "RUN", "rebuild the page of a run"),
     "extract": Command("extract", "--run=RUN --subnet=... --out=FILE", "take a network out of a run", computes=True),
+    "finetune": Command("finetune", "--run=RUN --subnet=... --workdir=DIR", "train one network further", computes=True),
     "export": Command("export", "--network=FILE --format=onnx --out=FILE", "write it for other runtimes"),
     "predict": Command("predict", "--network=FILE IMAGE...", "say what is on images"),
 }

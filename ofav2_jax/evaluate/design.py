@@ -7,7 +7,7 @@ from jax import lax
 from ofav2_jax.data import augment
 from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.evaluate.evaluator import Evaluator, Score, label_rank
-from ofav2_jax.model.costs import Costs
+from ofav2_jax.model.cost import count
 from ofav2_jax.model.design import Design
 from ofav2_jax.model.packing import Params
 from ofav2_jax.model.supernet import SuperNet
@@ -43,8 +43,7 @@ class DesignEvaluator:
         self._feed = feed
         self._programs = programs
         self._evaluator = evaluator
-        costs = Costs(self._net)([design.subnet], design.resolution, design.exits)
-        self._macs, self._params = int(costs.macs[0]), int(costs.params[0])  # type: ignore[index]
+        self._cost = count(self._net, design.subnet, design.resolution, exits=design.exits)
 
     def score(self, params: Params, split: str) -> Score:
         """Recomputes the statistics of batch norm, as `Evaluator` does, and counts every image of a split once.
@@ -74,8 +73,8 @@ class DesignEvaluator:
             top1=float(100 * top1.sum() / of_class.sum()),
             top5=float(100 * top5 / of_class.sum()),
             mean_class_top1=float(100 * np.mean(top1[present] / of_class[present])),
-            macs=self._macs,
-            params=self._params,
+            macs=self._cost.macs,
+            params=self._cost.params,
         )
 
     def _correct(self, params, stats, images, indices, counted):
