@@ -118,6 +118,11 @@ class RunRecord:
     totals: dict[str, Any] | None
     data: dict[str, Any] | None = None
 
+    @property
+    def design(self) -> str | None:
+        """The design that the run fine-tunes, as text; None: it trains a supernet."""
+        return self.phases[0].design if self.phases else None
+
 
 def read_run(directory: Path) -> RunRecord:
     """Reads a run directory.
@@ -203,11 +208,28 @@ def _require_result(result: Mapping[str, Any], path: Path) -> None:
     subnets = result["subnets"]
     if not isinstance(subnets, list) or not subnets:
         raise ValueError(f"{path} cannot be read: 'subnets' is not a list of subnets")
+    # The choices of a fine-tuned design, which can differ from level to level, are not read from here.
+    choices = () if "design" in result else CHOICES
     for number, subnet in enumerate(subnets):
-        for name in ("resolution", *CHOICES, "top1", "macs", "params"):
+        for name in ("resolution", *choices, "top1", "macs", "params"):
             value = subnet.get(name) if isinstance(subnet, dict) else None
             if not is_number(value) and not (name == "height" and isinstance(value, str)):
                 raise ValueError(f"{path} cannot be read: subnets[{number}].{name}={value!r} is not a number")
+    if "design" in result:
+        _require_tuned(result, path)
+
+
+def _require_tuned(result: Mapping[str, Any], path: Path) -> None:
+    """Refuses the `result.json` of a fine-tuned design whose numbers are none."""
+    top1 = result.get("top1")
+    for split in ("validation", "test"):
+        of_split = top1.get(split) if isinstance(top1, dict) else None
+        for name in ("before", "after", "images"):
+            value = of_split.get(name) if isinstance(of_split, dict) else None
+            if not is_number(value):
+                raise ValueError(f"{path} cannot be read: top1.{split}.{name}={value!r} is not a number")
+    if type(result.get("best_epoch")) is not int:
+        raise ValueError(f"{path} cannot be read: best_epoch={result.get('best_epoch')!r} is not an int")
 
 
 def _read_metrics(path: Path) -> list[EpochRecord]:
