@@ -10,12 +10,13 @@ import jax
 from ofav2_jax.checks import local_path, refuse
 from ofav2_jax.model.design import Design
 from ofav2_jax.model.packing import Params
-from ofav2_jax.model.supernet import SuperNet
+from ofav2_jax.model.supernet import SuperNet, variable_shapes
 from ofav2_jax.run import checkpoint
 from ofav2_jax.run.assembly import with_definite_dtype
 from ofav2_jax.run.opened import OpenedRun
 from ofav2_jax.run.reporter import Reporter
 from ofav2_jax.run.run import Run
+from ofav2_jax.runtime import processes
 from ofav2_jax.settings.finetuning import Finetuning
 from ofav2_jax.settings.nested import from_nested
 from ofav2_jax.settings.settings import Settings
@@ -90,9 +91,12 @@ def tuned_settings(
 ) -> tuple[Settings, Params]:
     """The settings of a run that fine-tunes a design, and the parameters with which it starts.
 
+    Of several processes the first one reads the parameters.
+
     Raises:
         checkpoint.CorruptCheckpointError: if the parameters are not those that were saved.
     """
-    start = supernet.params(phase)
+    shapes = variable_shapes(supernet.net)["params"]
+    start = processes.broadcast_arrays(lambda: supernet.saved_params(phase), shapes)
     settings = tuning.settings(supernet.settings, str(design), design.resolution, checkpoint.digest(start))
     return with_definite_dtype(settings), start

@@ -109,11 +109,14 @@ class OpenedRun:
             ValueError: if there is no such phase, or it has not ended.
             checkpoint.CorruptCheckpointError: if the parameters are not those that were saved.
         """
+        return replicate(self.saved_params(phase), self._parts.devices)
+
+    def saved_params(self, phase: str | None = None) -> Params:
+        """What `params` returns, before it is put on all devices."""
         name = self.require_phase(phase)
         names = [each.name for each in self.settings.phases]
         directory = files.phase_directory(self.directory, names.index(name), name) / files.PHASE_PARAMS
-        params = checkpoint.load_tree(directory, variable_shapes(self.net)["params"])
-        return replicate(params, self._parts.devices)
+        return checkpoint.load_tree(directory, variable_shapes(self.net)["params"])
 
     def require_phase(self, phase: str | None = None) -> str:
         """The name of a phase that has ended; see `params`, which raises the same."""

@@ -47,7 +47,7 @@ class Training(Protocol):
         """Evaluates on the test split what a phase ended with; the content of the phase's `result.json`."""
 
 
-class Shrinking:
+class SupernetTraining:
     """Extended Progressive Shrinking."""
 
     start_top1 = None
@@ -92,7 +92,7 @@ class Shrinking:
         return {"name": phase.name, **summary(scores), "subnets": [score.as_json() for score in scores]}
 
 
-class Finetuning:
+class DesignTraining:
     """The fine-tuning of a design.
 
     Args:
@@ -163,7 +163,7 @@ def training_of(parts: Assembly, start: Params | None) -> Training:
     if parts.design is None:
         if start is not None:
             refuse("start", "parameters", "None where no design is fine-tuned")
-        return Shrinking(parts)
+        return SupernetTraining(parts)
     if start is None:
         raise ValueError(f"start is missing: the parameters with which the fine-tuning of {parts.design} starts")
-    return Finetuning(parts, start)
+    return DesignTraining(parts, start)
