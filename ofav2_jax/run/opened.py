@@ -127,7 +127,7 @@ class OpenedRun:
         names = [each.name for each in self.settings.phases]
         if name not in names:
             raise ValueError(
-                f"phase={shown(name)} is not allowed: the run's are {', '.join(names)}{did_you_mean(name, names)}"
+                f"phase={shown(name)} is not allowed: the run's are {', '.join(names)}{did_you_mean(str(name), names)}"
             )
         if name not in ended:
             raise ValueError(f"phase={name!r} is not allowed: it has not ended; {', '.join(ended) or 'none'} have")

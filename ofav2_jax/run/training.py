@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from ofav2_jax.checks import refuse
 from ofav2_jax.evaluate.evaluator import summary, uniform_scores
 from ofav2_jax.model.packing import Params
 from ofav2_jax.model.space import SearchSpace
@@ -162,7 +161,7 @@ def training_of(parts: Assembly, start: Params | None) -> Training:
     """
     if parts.design is None:
         if start is not None:
-            refuse("start", "parameters", "None where no design is fine-tuned")
+            raise ValueError("start is given, which is not allowed where no design is fine-tuned")
         return SupernetTraining(parts)
     if start is None:
         raise ValueError(f"start is missing: the parameters with which the fine-tuning of {parts.design} starts")
