@@ -33,6 +33,7 @@ COMMANDS = {
     "tables": Command("tables", "RUN...", "set the results of runs beside the paper's tables"),
     "report": Command("report", "RUN", "rebuild the page of a run"),
     "extract": Command("extract", "--run=RUN --subnet=... --out=FILE", "take a network out of a run", computes=True),
+    "finetune": Command("finetune", "--run=RUN --subnet=... --workdir=DIR", "train one network further", computes=True),
     "export": Command("export", "--network=FILE --format=onnx --out=FILE", "write it for other runtimes"),
     "cascade": Command(
         "cascade", "--run=RUN --network=FILE --constraint=... --out=DIR", "stop early at sure exits", computes=True

@@ -16,6 +16,7 @@ from ofav2_jax.data.dataset import Dataset
 from ofav2_jax.data.from_cache import PlannedDataset
 from ofav2_jax.evaluate.protocol import visited
 from ofav2_jax.model.cost import count, num_parameters
+from ofav2_jax.model.design import Design
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.supernet import SuperNet
 from ofav2_jax.report.page import write_report
@@ -35,6 +36,10 @@ def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Seq
     largest = count(net, SearchSpace(net).maximal(), max(settings.resolutions))
     print(f"network      {settings.network}, width multiplier {settings.width_multiplier}, {net.num_classes} classes")
     print(f"parameters   {num_parameters(net):,} (maximal subnet: {largest.params:,}, {largest.macs / 1e6:.1f} M MACs)")
+    if settings.design is not None:
+        design = Design.parse(settings.design)
+        cost = count(net, design.subnet, design.resolution, exits=design.exits)
+        print(f"design       {design} ({cost.params:,} parameters, {cost.macs / 1e6:.2f} M MACs), all that is trained")
     for line in data_lines(dataset):
         print(line)
     if must_stream(dataset, devices):
@@ -54,14 +59,15 @@ def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Seq
         epochs = f"{phase.epochs}+{phase.warmup_epochs}" if phase.warmup_epochs else str(phase.epochs)
         unlocked = SearchSpace(net).restrict(**unlocked_values(settings.phases, index))
         some, resolutions = visited(settings, index, unlocked)
-        num_tested = (1 if phase.is_full else some.num_uniform) * len(resolutions)
+        num_tested = (some.num_uniform if phase.num_subnets else 1) * len(resolutions)
+        trained = phase.num_subnets or ("full" if phase.is_full else "design")
         print(
             f"{phase.name:<12}{epochs:>8}{phase.total_epochs * per_epoch:>9,}{phase.learning_rate:>10.2g}"
-            f"{phase.num_subnets or 'full':>9}{num_tested:>8,}"
+            f"{trained:>9}{num_tested:>8,}"
         )
     kept = {phase.name for phase in settings.phases}
     missing = [phase.name for phase in paper_phases(settings.network) if phase.name not in kept]
-    if missing:
+    if missing and settings.design is None:
         print(f"left out     {', '.join(missing)}")
     print(flush=True)
 
@@ -90,7 +96,16 @@ def data_lines(dataset: Dataset) -> list[str]:
 
 
 def print_results(settings: Settings, results: dict[str, Any], workdir: Path) -> None:
-    """Prints the results of a finished run as a row of Tables IV and V, and the paths of its files."""
+    """Prints the results of a finished run, a supernet's as a row of Tables IV and V, and the paths of its files."""
+    (_print_accuracies if settings.design is None else _print_tuned)(settings, results)
+    seconds = results["seconds"]
+    print(f"\nseconds      {', '.join(f'{kind} {value}' for kind, value in seconds.items())}")
+    print(f"programs     {results['compiled_programs']}")
+    print(f"parameters   sha256 {results['params_sha256']}")
+    print(f"results      {workdir / files.RESULTS}, {workdir / files.REPORT}")
+
+
+def _print_accuracies(settings: Settings, results: dict[str, Any]) -> None:
     print(f"\n{'phase':<12}{'subnets':>8}{'avg top-1':>11}{'best top-1':>12}")
     for phase in results["phases"]:
         print(f"{phase['name']:<12}{len(phase['subnets']):>8,}{phase['avg']:>11.2f}{phase['best']:>12.2f}")
@@ -99,11 +114,15 @@ def print_results(settings: Settings, results: dict[str, Any], workdir: Path) ->
         columns[COLUMNS[phase.unlocks]] = f"{result['avg']:.2f} / {result['best']:.2f}"
     print(f"\ntop-1 in %, avg / best\n{'network':<12}{'teacher':<14}" + "".join(f"{name:>16}" for name in columns))
     print(f"{settings.network:<12}{settings.teacher:<14}" + "".join(f"{cell:>16}" for cell in columns.values()))
-    seconds = results["seconds"]
-    print(f"\nseconds      {', '.join(f'{kind} {value}' for kind, value in seconds.items())}")
-    print(f"programs     {results['compiled_programs']}")
-    print(f"parameters   sha256 {results['params_sha256']}")
-    print(f"results      {workdir / files.RESULTS}, {workdir / files.REPORT}")
+
+
+def _print_tuned(settings: Settings, results: dict[str, Any]) -> None:
+    (result,) = results["phases"]
+    print(f"\ntop-1 in % of {result['design']}\n{'':<12}{'before':>8}{'after':>8}{'images':>8}")
+    for split, top1 in result["top1"].items():
+        print(f"{split:<12}{top1['before']:>8.2f}{top1['after']:>8.2f}{top1['images']:>8,}")
+    epoch = result["best_epoch"]
+    print(f"\nkept         {f'epoch {epoch}' if epoch else 'the start, as no epoch is better'}")
 
 
 def rebuild_report(workdir: Path) -> None:

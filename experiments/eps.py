@@ -11,13 +11,15 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import jax
 
 from ofav2_jax.checks import local_path, refuse
+from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.model.packing import Params
 from ofav2_jax.run.assembly import require_divisible, require_fit
 from ofav2_jax.run.checkpoint import CorruptCheckpointError
 from ofav2_jax.run.reporter import Reporter, Silent
@@ -25,6 +27,7 @@ from ofav2_jax.run.run import Run, StoppedError
 from ofav2_jax.run.run_directory import RunDirectory
 from ofav2_jax.run.run_info import require_readable_info, write_run_info
 from ofav2_jax.runtime import cpu, processes
+from ofav2_jax.settings.settings import Settings
 from ofav2_jax.train.epoch import NonFiniteLossError
 
 from .arguments import Arguments, read_arguments
@@ -58,50 +61,96 @@ def main(argv: list[str], program: str = _PROGRAM) -> int:
         print(_usage(program))
         return 0
     resume = [*program.split(), *argv[1:]]
+    return supervise(lambda: _prepare(read_arguments(argv), resume), resume)
+
+
+def supervise(prepare: Callable[[], tuple[Run | None, Path]], resume: Sequence[str]) -> int:
+    """Prepares a run and executes it.
+
+    Args:
+        prepare: returns the run, None after a dry run, and its directory.
+        resume: the command that resumes the run.
+
+    Returns:
+        The exit status.
+    """
     try:
-        arguments = read_arguments(argv)
-        if arguments.processes is not None:
-            processes.connect(*arguments.processes)
-        run, workdir = _prepare(arguments, resume)
+        run, workdir = prepare()
     except processes.DifferentProcessesError as error:
         return _fail_together(error, _BAD_INPUT)
     except (ValueError, OSError, ImportError) as error:
         return _fail(error, _BAD_INPUT)
-    except processes.LostProcessError as error:
+    except (CorruptCheckpointError, processes.LostProcessError) as error:
         return _fail(error, _FAILED)
     except KeyboardInterrupt:
         return _fail(RuntimeError("interrupted before the run began"), 128 + signal.SIGINT)
-    return 0 if run is None else _execute(run, workdir, resume, is_one_of_several=arguments.processes is not None)
+    return 0 if run is None else _execute(run, workdir, resume, is_one_of_several=jax.process_count() > 1)
 
 
 def _prepare(arguments: Arguments, resume: Sequence[str]) -> tuple[Run | None, Path]:
     """Prints the plan and claims the directory; for a dry run only the former."""
-    config, first = arguments.config, processes.is_first()
-    settings, devices = settings_from_config(config), jax.devices()
+    if arguments.processes is not None:
+        processes.connect(*arguments.processes)
+    config = arguments.config
+    settings = settings_from_config(config)
     # Everything that can be refused without the data, which may have to be downloaded.
-    require_divisible(settings, len(devices))
+    require_divisible(settings, jax.device_count())
     given = _default_workdir(settings.name) if arguments.workdir is None else arguments.workdir
     workdir = local_path("workdir", given)
-    if first:
+    require_usable(workdir, settings)
+    # Where processes share a disk, the first one downloads and decodes for all.
+    dataset = processes.first_before_others(lambda: load_dataset(config, arguments.dry_run))
+    run = begin(settings, dataset, workdir, resume, config.checkpoint.every_s, arguments.dry_run)
+    return run, workdir
+
+
+def require_usable(workdir: Path, settings: Settings) -> None:
+    """Refuses a directory in which a run with these settings can neither begin nor go on.
+
+    Raises:
+        ValueError: naming the directory and the reason.
+    """
+    if processes.is_first():
         _require_writable(workdir)
         RunDirectory(workdir).check(settings)
         require_readable_info(workdir)
-    # Where processes share a disk, the first one downloads and decodes for all.
-    dataset = processes.first_before_others(lambda: load_dataset(config, arguments.dry_run))
+
+
+def begin(
+    settings: Settings,
+    dataset: Dataset,
+    workdir: Path,
+    resume: Sequence[str],
+    checkpoint_every_s: float,
+    dry_run: bool,
+    start: Params | None = None,
+) -> Run | None:
+    """Prints the plan and, unless it is a dry run, claims the directory.
+
+    Args:
+        settings: the run's settings.
+        dataset: its images.
+        workdir: its directory.
+        resume: the command that resumes it.
+        checkpoint_every_s: see `Run`; so are the others.
+        dry_run: whether only the plan is wanted.
+        start: the parameters with which a fine-tuning starts.
+    """
+    devices, first = jax.devices(), processes.is_first()
     require_fit(settings, dataset, len(devices))
     if first:
         # That nobody reads it is no reason not to run.
         with contextlib.suppress(OSError):
             print_plan(settings, dataset, workdir, devices)
-    if arguments.dry_run:
-        return None, workdir
+    if dry_run:
+        return None
     _cache_programs()
     reporter: Reporter = Console(workdir) if first else Silent()
     # Claims the directory, after everything else that can be refused.
-    run = Run(settings, dataset, workdir, devices, reporter, config.checkpoint.every_s)
+    run = Run(settings, dataset, workdir, devices, reporter, checkpoint_every_s, start)
     if first:
         write_run_info(workdir, resume)
-    return run, workdir
+    return run
 
 
 def _execute(run: Run, workdir: Path, resume: Sequence[str], is_one_of_several: bool) -> int:
@@ -198,8 +247,8 @@ def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def launch(argv: list[str], program: str = _PROGRAM) -> NoReturn:
-    """Runs an experiment as the whole of this process, see `main`."""
+def launch(argv: list[str], program: str = _PROGRAM, main: Callable[[list[str], str], int] = main) -> NoReturn:
+    """Runs an experiment as the whole of this process; `main` is the function that does so, see there."""
     print_anything()
     # Orbax logs, with pages of its stack, the errors that it raises; and leaves reads of damaged files behind that end
     # after what waited for them, and whose errors asyncio then reports.

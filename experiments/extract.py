@@ -33,7 +33,9 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     print_anything()
     parser = Parser(prog=program, description="Takes a network out of a trained supernet.")
     parser.add_argument("--run", metavar="RUN", type=Path, required=True, help="a run directory")
-    parser.add_argument("--subnet", metavar="DESIGN", required=True, help="for instance k5-e4-d3-l7-h4@64")
+    parser.add_argument(
+        "--subnet", metavar="DESIGN", help="for instance k5-e4-d3-l7-h4@64; the one that the run has fine-tuned"
+    )
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the file, NAME.safetensors")
     parser.add_argument("--phase", help="the phase whose parameters are used; the last one that has ended")
     parser.add_argument("--data_dir", type=Path, help="where the run's data set is, if the run was told so")
@@ -44,8 +46,11 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
         # JAX is imported only if the arguments make sense.
         from ofav2_jax import Design, extract, open_run
 
-        design = Design.parse(arguments.subnet)
+        design = None if arguments.subnet is None else Design.parse(arguments.subnet)
         run = open_run(arguments.run, data_dir=arguments.data_dir, archive=arguments.archive)
+        design = design or run.design
+        if design is None:
+            raise ValueError(f"--subnet is missing: {run.directory} is the run of a supernet, which holds many")
         alone = extract(run, design, phase=arguments.phase)
         alone.save(out)
     except (ValueError, OSError, ImportError) as error:

@@ -85,7 +85,7 @@ def ofav2(installed, elsewhere):
 
 
 def test_every_command_can_be_started():
-    assert {"eps", "tables", "report"} <= set(commands.COMMANDS)
+    assert {"eps", "finetune", "tables", "report"} <= set(commands.COMMANDS)
     for each in commands.COMMANDS.values():
         assert callable(importlib.import_module(f"experiments.{each.module}").command)
 
@@ -122,7 +122,7 @@ def test_only_what_computes_prepares_the_process(monkeypatch, capsys):
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("name", ["eps", "tables", "report"])
+@pytest.mark.parametrize("name", ["eps", "finetune", "tables", "report"])
 def test_help_says_how_the_command_was_started(name, monkeypatch, capsys):
     monkeypatch.setattr(cpu, "prepare", lambda: None)
     with pytest.raises(SystemExit) as exit:

@@ -15,6 +15,7 @@ from ofav2_jax.settings.nested import from_nested
 from ofav2_jax.settings.phases import paper_phases, sorting, unlocked_values
 from ofav2_jax.train.engines import ENGINES
 from ofav2_jax.train.losses import DISTILLATIONS
+from ofav2_jax.train.optimizer import OPTIMIZERS
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -36,6 +37,7 @@ def test_the_numbers_of_the_paper():
 def test_the_names_that_settings_allow_are_those_that_there_are():
     # Settings know no JAX, and therefore no function that a name stands for.
     assert recipe.DISTILLATIONS == tuple(DISTILLATIONS)
+    assert recipe.OPTIMIZERS == tuple(OPTIMIZERS)
     assert settings_module.ENGINES == tuple(ENGINES)
 
 

@@ -114,7 +114,7 @@ class SuperNet(nn.Module):
         choices: Subnet | Choices,
         *,
         train: bool = False,
-        all_exits: bool = False,
+        all_exits: bool | tuple[int, ...] = False,
         dropout_rate: float = 0.0,
         dropout_keys: jax.Array | None = None,
         unpack_level: UnpackLevel | None = None,
@@ -125,7 +125,8 @@ class SuperNet(nn.Module):
             images: float [B, H, W, 3], normalised.
             choices: a `Subnet`, whose weights are sliced, or `Choices` of S subnets, whose channels are masked.
             train: whether batch norm uses the batch's statistics instead of the stored ones.
-            all_exits: whether every exit is evaluated; the height is then ignored.
+            all_exits: whether every exit is evaluated; the height is then ignored. For a static subnet also the stages,
+                in ascending order, after which exits are evaluated.
             dropout_rate: in [0, 1); only used where `dropout_keys` are given.
             dropout_keys: typed PRNG keys [S, B] (S = 1 for a static subnet), one per subnet and image.
             unpack_level: unpacks the stacked levels of packed parameters, see `stage.UnpackLevel`; None: the parameters
@@ -138,7 +139,8 @@ class SuperNet(nn.Module):
         static = isinstance(choices, Subnet)
         if self.is_initializing():
             choices, all_exits = Subnet.uniform(), True
-        height = NUM_STAGES if all_exits or not static else choices.height
+        some_exits = all_exits if isinstance(all_exits, tuple) else ()
+        height = choices.height if static and not all_exits else max(some_exits, default=NUM_STAGES)
         keep = None
         if dropout_keys is not None and dropout_rate > 0:
             keep = self._dropout_mask(dropout_keys, 1 - dropout_rate)
@@ -155,7 +157,8 @@ class SuperNet(nn.Module):
             run = functools.partial(self.stages[stage], choices=choices, train=train, unpack_level=unpack_level)
             is_below_exit = stage == 0 or own_exit is None or own_exit > stage
             x = run_if(f"if_stage_{stage + 1}_is_reached", is_below_exit, run, self.stages[stage].result(x), x)
-            if stage in self.exit_stages and (all_exits or not static or stage == height - 1):
+            is_asked = stage + 1 in some_exits if some_exits else all_exits or not static or stage == height - 1
+            if stage in self.exit_stages and is_asked:
                 head = functools.partial(self.exits[str(stage)], train=train, keep=keep, keep_rate=1 - dropout_rate)
                 is_own_exit = own_exit is None or own_exit == stage + 1
                 logits[stage + 1] = run_if(

@@ -69,6 +69,11 @@ class _Timeline:
     def position(self, record: EpochRecord) -> int:
         return self.starts[record.phase] + record.epoch
 
+    def candidates(self, records: Sequence[EpochRecord]) -> list[tuple[int, float]]:
+        """Position and validation top-1 of a phase's epochs, and of its start, at 0, where that is a candidate."""
+        starts = [] if records[0].start_top1 is None else [(0, records[0].start_top1)]
+        return [*starts, *((self.position(record), record.validation_top1) for record in records)]
+
     def frame(self, figure: "Figure", ylabel: str) -> "Axes":
         """Adds axes with the name of each phase above the epochs of that phase."""
         from matplotlib.ticker import MaxNLocator
@@ -115,10 +120,13 @@ def _draw_accuracy(figure: "Figure", timeline: _Timeline) -> None:
     axes = timeline.frame(figure, "top-1 in %")
     timeline.plot(axes, lambda record: record.train_top1, "training batches", color=COLOURS[4], ls="--")
     timeline.plot(axes, lambda record: record.validation_top1, "validation", color=COLOURS[0])
-    best = [max(records, key=lambda record: record.validation_top1) for records in timeline.records if records]
+    candidates = [timeline.candidates(records) for records in timeline.records if records]
+    for first, second, *_ in (each for each in candidates if each[0][0] == 0):
+        axes.plot(*zip(first, second), color=COLOURS[0], marker=".")
+    best = [max(each, key=lambda candidate: candidate[1]) for each in candidates]
     axes.plot(
-        [timeline.position(record) for record in best],
-        [record.validation_top1 for record in best],
+        [position for position, _ in best],
+        [top1 for _, top1 in best],
         ls="none",
         marker="o",
         markersize=8,

@@ -14,6 +14,17 @@ from ofav2_jax.settings.phases import Phase
 
 # The number of classes whose names the page lists.
 _NAMED_CLASSES = 20
+# What stands below the curves of loss and accuracy.
+_SUPERNET_CURVES = (
+    "Mean over the steps of each epoch and over the subnets of each step. From the second phase on it contains the "
+    "distillation loss, so that phase full stands on another scale.",
+    "Validation: mean of the largest and the smallest unlocked subnet at every height, at the largest resolution "
+    "(phase full: the network itself). Rings: the epoch whose parameters each phase hands on.",
+)
+_DESIGN_CURVES = (
+    "Mean over the steps of each epoch, the distillation loss included.",
+    "Epoch 0 is the network before fine-tuning. Ring: the best epoch so far.",
+)
 # A tenth of fewer subnets would be a single one, whose values say little.
 _MIN_SUBNETS_FOR_SHARES = 20
 
@@ -31,7 +42,8 @@ def write_report(workdir: Path) -> Path:
         ValueError: if `workdir` is no run directory, or if a file in it cannot be read; names the file.
     """
     run = read_run(workdir)
-    sections = (_head, _accuracy, _phases, _curves, _choices, _circumstances)
+    of_results = (_accuracy, _phases) if run.design is None else (_before_and_after,)
+    sections = (_head, *of_results, _curves, *(() if run.design else (_choices,)), _circumstances)
     path = workdir / files.REPORT
     files.write_text(path, html.document(run.settings["name"], (part for section in sections for part in section(run))))
     return path
@@ -47,11 +59,13 @@ def _head(run: RunRecord) -> Iterator[str]:
     differences = paper.comparable(settings)
     if differences:
         items = "".join(f"<li>{html.escaped(text)}</li>" for text in differences)
+        kind = "Reduced run" if run.design is None else "Fine-tuned network"
         yield (
-            '<div class="banner" role="note"><strong>Reduced run: not comparable with the paper.</strong> '
+            f'<div class="banner" role="note"><strong>{kind}: not comparable with the paper.</strong> '
             f"Its setting differs from that of Tables IV and V:<ul>{items}</ul></div>"
         )
     facts = {
+        **({} if run.design is None else {"design": run.design}),
         "network": settings["network"],
         "width multiplier": settings["width_multiplier"],
         "teacher": settings["teacher"],
@@ -81,7 +95,7 @@ def _classes(run: RunRecord) -> str:
 def _status(run: RunRecord) -> str:
     finished, total = len(run.results), len(run.phases)
     if finished == total:
-        return f"Finished: all {total} phases are trained and tested."
+        return f"Finished: all {total} phases are trained and tested." if total > 1 else "Finished: trained and tested."
     epochs = sum(phase.total_epochs for phase in run.phases)
     return (
         f"Not finished: {finished} of {total} phases are trained and tested, "
@@ -129,6 +143,27 @@ def _accuracy(run: RunRecord) -> Iterator[str]:
         yield "</div>"
 
 
+def _before_and_after(run: RunRecord) -> Iterator[str]:
+    yield "<h2>Before and after</h2>"
+    if not run.results:
+        yield "<p>The fine-tuning is not finished yet.</p>"
+        return
+    (result,) = run.results.values()
+    (tested,) = result["subnets"]
+    yield (
+        f'<p class="muted">Top-1 in % of {html.escaped(run.design)}, with {_millions(tested["macs"])} million MACs and '
+        f"{_millions(tested['params'])} million parameters.</p>"
+    )
+    rows = []
+    for split, top1 in result["top1"].items():
+        before, after = top1["before"], top1["after"]
+        rows.append([split, f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}", f"{top1['images']:,}"])
+    yield html.table(["split", "before", "after", "difference", "images"], rows)
+    epoch = result["best_epoch"]
+    kept = f"the parameters after epoch {epoch}" if epoch else "those before, as no epoch was better"
+    yield f"<p>Kept are {kept}.</p>"
+
+
 def _phases(run: RunRecord) -> Iterator[str]:
     yield "<h2>Average and best of each phase</h2>"
     settings = run.settings
@@ -172,16 +207,9 @@ def _curves(run: RunRecord) -> Iterator[str]:
         return
     loss, accuracy, rate = training_curves(run.phases, run.metrics, run.settings["warmup_learning_rate"])
     yield '<div class="pictures">'
-    yield html.figure(
-        loss,
-        "Mean over the steps of each epoch and over the subnets of each step. From the second phase on it contains "
-        "the distillation loss, so that phase full stands on another scale.",
-    )
-    yield html.figure(
-        accuracy,
-        "Validation: mean of the largest and the smallest unlocked subnet at every height, at the largest resolution "
-        "(phase full: the network itself). Rings: the epoch whose parameters each phase hands on.",
-    )
+    about_loss, about_accuracy = _SUPERNET_CURVES if run.design is None else _DESIGN_CURVES
+    yield html.figure(loss, about_loss)
+    yield html.figure(accuracy, about_accuracy)
     yield html.figure(
         rate, "Learning rate at each step, on a logarithmic axis; dotted where training has not come yet."
     )
@@ -240,7 +268,7 @@ def _schedule(phases: Sequence[Phase]) -> str:
             str(phase.epochs),
             str(phase.warmup_epochs),
             f"{phase.learning_rate:g}",
-            str(phase.num_subnets or "the maximal one"),
+            str(phase.num_subnets or ("the maximal one" if phase.is_full else "the design")),
             f"{pictures.LABELS[phase.unlocks]} {', '.join(map(str, phase.values))}" if phase.unlocks else "",
         ]
         for phase in phases

@@ -71,6 +71,9 @@ def comparable(settings: Mapping[str, Any]) -> list[str]:
     Returns:
         What differs from the paper's setting, a short text each; empty if nothing does.
     """
+    design = settings["phases"][0].get("design") if settings["phases"] else None
+    if design is not None:
+        return [f"one network alone is fine-tuned, {design}"]
     # As JSON has it, where tuples are lists.
     theirs = json.loads(json.dumps(Settings.paper(settings["network"]).as_json()))
     return [

@@ -40,6 +40,8 @@ class EpochRecord:
         validation_top1: top-1 on the validation split in %, measured at the end of the epoch.
         images_waited: share of the time of the training steps, in %, for which streamed images were waited for; None if
             the images are on the devices.
+        start_top1: validation top-1 in % before the phase's first epoch, where that is a candidate for the best one;
+            else None.
     """
 
     step: int
@@ -51,6 +53,7 @@ class EpochRecord:
     images_per_s: float
     validation_top1: float
     images_waited: float | None = None
+    start_top1: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The record as a dictionary that JSON can hold; `from_json` is the inverse."""
@@ -73,7 +76,8 @@ class EpochRecord:
         if "train_top1" not in values and is_number(values.get("top1")):
             values["train_top1"] = 100 * values["top1"]
         fields = [field.name for field in dataclasses.fields(cls)]
-        values.setdefault("images_waited", None)
+        optional = ("images_waited", "start_top1")
+        values = {**dict.fromkeys(optional), **values}
         for name in fields:
             if name not in values:
                 raise ValueError(f"{name!r} is missing")
@@ -82,7 +86,7 @@ class EpochRecord:
                 valid, allowed = isinstance(value, str), "a str"
             elif name in ("step", "epoch"):
                 valid, allowed = type(value) is int, "an int"
-            elif name == "images_waited":
+            elif name in optional:
                 valid, allowed = value is None or is_number(value), "a number"
             else:
                 valid, allowed = is_number(value), "a number"
@@ -115,6 +119,11 @@ class RunRecord:
     info: dict[str, Any] | None
     totals: dict[str, Any] | None
     data: dict[str, Any] | None = None
+
+    @property
+    def design(self) -> str | None:
+        """The design that the run fine-tunes, as text; None: it trains a supernet."""
+        return self.phases[0].design if self.phases else None
 
 
 def read_run(directory: Path) -> RunRecord:
@@ -203,11 +212,28 @@ def _require_result(result: Mapping[str, Any], path: Path) -> None:
     subnets = result["subnets"]
     if not isinstance(subnets, list) or not subnets:
         raise ValueError(f"{path} cannot be read: 'subnets' is not a list of subnets")
+    # The choices of a fine-tuned design, which can differ from level to level, are not read from here.
+    choices = () if "design" in result else CHOICES
     for number, subnet in enumerate(subnets):
-        for name in ("resolution", *CHOICES, "top1", "macs", "params"):
+        for name in ("resolution", *choices, "top1", "macs", "params"):
             value = subnet.get(name) if isinstance(subnet, dict) else None
             if not is_number(value) and not (name == "height" and isinstance(value, str)):
                 raise ValueError(f"{path} cannot be read: subnets[{number}].{name}={value!r} is not a number")
+    if "design" in result:
+        _require_tuned(result, path)
+
+
+def _require_tuned(result: Mapping[str, Any], path: Path) -> None:
+    """Refuses the `result.json` of a fine-tuned design whose numbers are none."""
+    top1 = result.get("top1")
+    for split in ("validation", "test"):
+        of_split = top1.get(split) if isinstance(top1, dict) else None
+        for name in ("before", "after", "images"):
+            value = of_split.get(name) if isinstance(of_split, dict) else None
+            if not is_number(value):
+                raise ValueError(f"{path} cannot be read: top1.{split}.{name}={value!r} is not a number")
+    if type(result.get("best_epoch")) is not int:
+        raise ValueError(f"{path} cannot be read: best_epoch={result.get('best_epoch')!r} is not an int")
 
 
 def _read_metrics(path: Path) -> list[EpochRecord]:

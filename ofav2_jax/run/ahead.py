@@ -61,10 +61,11 @@ def compile_ahead(parts: Assembly) -> threading.Thread | None:
     """Starts to trace and compile all programs of a run, in the order in which it will need them.
 
     Returns:
-        The thread that traces them; None for the static engine, whose programs are not known before subnets are drawn.
+        The thread that traces them; None for the static engine, whose programs are not known before subnets are drawn,
+        and where a design is fine-tuned, which needs no program that its first step and validation do not.
     """
     settings = parts.settings
-    if settings.engine != "masked":
+    if settings.engine != "masked" or parts.design is not None:
         return None
 
     def take(name: str, resolution: int | None, trace: Callable[[], jax.stages.Lowered]) -> Any:

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from ofav2_jax.checks import local_path, refuse
 from ofav2_jax.data.dataset import Dataset, Progress
 from ofav2_jax.data.sources import load_dataset
+from ofav2_jax.evaluate.design import DesignEvaluator
 from ofav2_jax.evaluate.evaluator import Evaluator
 from ofav2_jax.evaluate.recalibrate import recalibration_indices
+from ofav2_jax.model.design import Design
 from ofav2_jax.model.packing import Params
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.subnet import Subnet
@@ -41,6 +43,7 @@ class Assembly:
         feed: makes the images available to the devices.
         step: one optimiser step, which `engine` runs.
         engine: draws and runs the sampled subnets of a step.
+        design: what the run fine-tunes; None: it trains the supernet.
     """
 
     settings: Settings
@@ -52,11 +55,19 @@ class Assembly:
     feed: ImageFeed
     step: TrainStep
     engine: Engine
+    design: Design | None = None
 
     @functools.cached_property
     def evaluator(self) -> Evaluator:
         """Evaluates subnets; made when it is first used."""
         return Evaluator(self.net, self.settings, self.dataset, self.feed, self.programs)
+
+    @functools.cached_property
+    def design_evaluator(self) -> DesignEvaluator:
+        """Evaluates the design that is fine-tuned."""
+        assert self.design is not None
+        common = self.net, self.design, self.dataset, self.feed, self.programs
+        return DesignEvaluator(*common, self.evaluator)
 
     @functools.cached_property
     def epochs(self) -> EpochRunner:
@@ -84,12 +95,13 @@ def assemble(
         feed: makes the images available to these devices in another way; None: `image_feed` chooses.
 
     Raises:
-        ValueError: see `require_fit`.
+        ValueError: see `require_fit`; for a design that the network does not hold.
     """
     for field, value, kind in (("settings", settings, Settings), ("dataset", dataset, Dataset)):
         if not isinstance(value, kind):
             refuse(field, value, f"a {kind.__name__}")
     settings = with_definite_dtype(settings)
+    design = _design_of(settings)
     devices = list(jax.devices() if devices is None else devices)
     require_fit(settings, dataset, len(devices))
     if net is None:
@@ -100,7 +112,7 @@ def assemble(
         programs = Programs(devices, settings.resolutions, traces)
     # A single device gets no axis and thus no sums over devices, which would still be operations.
     net = net.clone(axis_name=AXIS if len(devices) > 1 else None)
-    step = TrainStep(net, settings.recipe, dataset.normalisation, programs)
+    step = TrainStep(net, settings.recipe, dataset.normalisation, programs, design)
     return Assembly(
         settings=settings,
         dataset=dataset,
@@ -111,7 +123,23 @@ def assemble(
         feed=image_feed(dataset, devices) if feed is None else feed,
         step=step,
         engine=ENGINES[settings.engine](step, max(phase.num_subnets for phase in settings.phases), settings.sampling),
+        design=design,
     )
+
+
+def _design_of(settings: Settings) -> Design | None:
+    """The design that the settings fine-tune.
+
+    Raises:
+        ValueError: if the network does not hold it, or it has another resolution.
+    """
+    if settings.design is None:
+        return None
+    design = Design.parse(settings.design)
+    design.require_fit(SuperNet(settings.network))
+    if settings.resolutions != (design.resolution,):
+        refuse("resolutions", settings.resolutions, f"({design.resolution},), that of the design")
+    return design
 
 
 def with_definite_dtype(settings: Settings) -> Settings:

@@ -11,6 +11,7 @@ from ofav2_jax import files
 from ofav2_jax.checks import did_you_mean, local_path, shown
 from ofav2_jax.data.dataset import Dataset, completed_fingerprint, fingerprint
 from ofav2_jax.evaluate.evaluator import Evaluator
+from ofav2_jax.model.design import Design
 from ofav2_jax.model.packing import Params
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.supernet import SuperNet, variable_shapes
@@ -38,6 +39,16 @@ class OpenedRun:
     def phases(self) -> list[str]:
         """The names of the phases that have ended, in order."""
         return [phase.name for index, phase in enumerate(self.settings.phases) if self._result_file(index).is_file()]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all phases have ended."""
+        return len(self.phases) == len(self.settings.phases)
+
+    @property
+    def design(self) -> Design | None:
+        """The design that the run fine-tuned; None: it is a supernet's."""
+        return None if self.settings.design is None else Design.parse(self.settings.design)
 
     @property
     def results(self) -> dict[str, Any]:
@@ -98,6 +109,17 @@ class OpenedRun:
             ValueError: if there is no such phase, or it has not ended.
             checkpoint.CorruptCheckpointError: if the parameters are not those that were saved.
         """
+        return replicate(self.saved_params(phase), self._parts.devices)
+
+    def saved_params(self, phase: str | None = None) -> Params:
+        """What `params` returns, before it is put on all devices."""
+        name = self.require_phase(phase)
+        names = [each.name for each in self.settings.phases]
+        directory = files.phase_directory(self.directory, names.index(name), name) / files.PHASE_PARAMS
+        return checkpoint.load_tree(directory, variable_shapes(self.net)["params"])
+
+    def require_phase(self, phase: str | None = None) -> str:
+        """The name of a phase that has ended; see `params`, which raises the same."""
         ended = self.phases
         if phase is None and not ended:
             raise ValueError(f"{self.directory}: no phase has ended yet")
@@ -105,13 +127,11 @@ class OpenedRun:
         names = [each.name for each in self.settings.phases]
         if name not in names:
             raise ValueError(
-                f"phase={shown(name)} is not allowed: the run's are {', '.join(names)}{did_you_mean(name, names)}"
+                f"phase={shown(name)} is not allowed: the run's are {', '.join(names)}{did_you_mean(str(name), names)}"
             )
         if name not in ended:
             raise ValueError(f"phase={name!r} is not allowed: it has not ended; {', '.join(ended) or 'none'} have")
-        directory = files.phase_directory(self.directory, names.index(name), name) / files.PHASE_PARAMS
-        params = checkpoint.load_tree(directory, variable_shapes(self.net)["params"])
-        return replicate(params, self._parts.devices)
+        return name
 
     def _result_file(self, index: int) -> Path:
         return files.phase_directory(self.directory, index, self.settings.phases[index].name) / files.PHASE_RESULT

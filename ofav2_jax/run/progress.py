@@ -23,10 +23,11 @@ class Progress:
     Attributes:
         phase: index of the phase, from 0.
         step: steps taken in that phase.
-        best_score: validation top-1 in % of the phase's best epoch so far; -1 before the first epoch has ended.
+        best_score: validation top-1 in % of the phase's best epoch so far; -1 where there is none yet.
         state: parameters and optimiser state.
         best: parameters after the best epoch, or those that the phase started with.
         totals: sums of loss and of top-1 over the steps of this epoch so far.
+        best_epoch: number of the best epoch, from 1; 0: what the phase started with.
     """
 
     phase: int
@@ -35,6 +36,7 @@ class Progress:
     state: TrainState
     best: Vectors
     totals: tuple[float, float] = (0.0, 0.0)
+    best_epoch: int = 0
 
     @classmethod
     def from_saved(cls, arrays: dict[str, Any], position: dict[str, Any]) -> "Progress":
@@ -56,7 +58,7 @@ class Progress:
     @property
     def position(self) -> dict[str, Any]:
         """The other attributes, as JSON."""
-        return {name: getattr(self, name) for name in ("phase", "step", "best_score", "totals")}
+        return {name: getattr(self, name) for name in ("phase", "step", "best_score", "totals", "best_epoch")}
 
 
 @functools.partial(jax.jit, static_argnames=("net", "recipe", "width_phase"))

@@ -1,4 +1,4 @@
-"""Extended Progressive Shrinking: one loop that trains every phase, evaluates it, and can be stopped at any moment."""
+"""One loop that trains every phase of a run, evaluates it, and can be stopped at any moment."""
 
 import contextlib
 import dataclasses
@@ -13,24 +13,21 @@ import jax
 
 from ofav2_jax.checks import local_path, require_range
 from ofav2_jax.data.dataset import Dataset, fingerprint
-from ofav2_jax.evaluate.evaluator import summary
-from ofav2_jax.evaluate.protocol import phase_scores, validation_top1
 from ofav2_jax.model.packing import Params
-from ofav2_jax.model.reached import keep_unreached
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.supernet import SuperNet, variable_shapes
 from ofav2_jax.report.records import EpochRecord
 from ofav2_jax.run.ahead import compile_ahead
-from ofav2_jax.run.assembly import assemble, initial_params
+from ofav2_jax.run.assembly import assemble
 from ofav2_jax.run.progress import Progress, all_finite, arrays_at_start, copied, remaining_steps, steps_before
 from ofav2_jax.run.reporter import Reporter, Silent, StepProgress
 from ofav2_jax.run.store import Store
+from ofav2_jax.run.training import training_of
 from ofav2_jax.runtime import processes
 from ofav2_jax.runtime.feed import StreamedImages
 from ofav2_jax.runtime.programs import quick_compiler_options
 from ofav2_jax.runtime.sharding import replicate
-from ofav2_jax.settings.authors import authors_summary
-from ofav2_jax.settings.phases import sorting, unlocked_values
+from ofav2_jax.settings.phases import sorting
 from ofav2_jax.settings.settings import Settings
 from ofav2_jax.train.epoch import EpochMeter, NonFiniteLossError, TakenSteps
 
@@ -50,9 +47,11 @@ class Run:
         reporter: is called as the run goes on; None: nothing is printed.
         checkpoint_every_s: seconds between checkpoints inside an epoch; an epoch ends with one anyway. Of several
             processes the first one decides for all.
+        start: where a design is fine-tuned, the supernet's parameters with which that starts; see `finetune`.
 
     Raises:
-        ValueError: see `assembly.require_fit`; for a workdir that is not local, or a number that is out of range.
+        ValueError: see `assembly.assemble`; for a workdir that is not local, a number that is out of range, or other
+            start parameters than those of the settings.
         DifferentRunError, DirectoryInUseError: see `RunDirectory.claim`.
     """
 
@@ -64,11 +63,13 @@ class Run:
         devices: Sequence[jax.Device] | None = None,
         reporter: Reporter | None = None,
         checkpoint_every_s: float = 60.0,
+        start: Params | None = None,
     ):
         path = local_path("workdir", workdir)
         require_range("checkpoint_every_s", checkpoint_every_s, 0)
         self._parts = assemble(settings, dataset, devices)
         self.settings = settings = self._parts.settings
+        self._training = training_of(self._parts, start)
         identity = fingerprint(dataset)
         processes.require_same("settings", settings.as_json())
         processes.require_same("data", identity)
@@ -76,7 +77,6 @@ class Run:
         self._reporter = reporter or Silent()
         self._checkpoint_every_s = checkpoint_every_s
         self._devices = self._parts.devices
-        self._space = self._parts.space
         self._epochs = self._parts.epochs
         self._is_streamed = isinstance(self._parts.feed, StreamedImages)
         self._param_shapes = variable_shapes(self.net)["params"]
@@ -119,8 +119,8 @@ class Run:
                 self._reporter.phase_started(progress.phase, phases[progress.phase])
                 self._train_phase(progress)
                 # The next phase starts from them, too.
-                params = self._trained(progress)
-                self._reporter.phase_ended(progress.phase, self._evaluate_phase(progress.phase, params))
+                params = self._training.ended(progress.phase, self._unpack(progress.best), self._store)
+                self._reporter.phase_ended(progress.phase, self._evaluate_phase(progress, params))
                 progress = self._start(progress.phase + 1, params)
                 self._save(progress)
             self._store.wait()
@@ -150,7 +150,7 @@ class Run:
         restored = self._store.restore(jax.eval_shape(shapes, self._param_shapes))
         if restored is None:
             self._store.keep_records(0)
-            return self._start(0, self._initial_params())
+            return self._start(0, self._training.initial_params())
         arrays, position = restored
         self._seconds = position.pop("seconds")
         progress = Progress.from_saved(replicate(arrays, self._devices), position)
@@ -158,17 +158,21 @@ class Run:
         return progress
 
     def _train_phase(self, progress: Progress) -> None:
-        index, per_epoch = progress.phase, self._epochs.steps_per_epoch
-        space, teacher = self._unlocked(index), self._teacher(index)
+        index, per_epoch, training = progress.phase, self._epochs.steps_per_epoch, self._training
+        space, teacher = training.space(index), training.teacher(index, self._store)
+        with self._timed("evaluate"):
+            start_top1 = training.start_top1
+        if start_top1 is not None and progress.best_score < 0:
+            progress.best_score = start_top1
         for epoch in range(progress.step // per_epoch, self.settings.phases[index].total_epochs):
             with self._timed("train"):
                 record = self._train_epoch(progress, teacher, space, epoch)
             with self._timed("evaluate"):
-                params = self._unpack(progress.state.params)
-                score = validation_top1(self._parts.evaluator, params, self.settings, index, epoch, space)
+                score = training.validate(index, epoch, self._unpack(progress.state.params))
             if score > progress.best_score:
                 progress.best, progress.best_score = copied(progress.state.params), score
-            record = dataclasses.replace(record, validation_top1=score)
+                progress.best_epoch = epoch + 1
+            record = dataclasses.replace(record, validation_top1=score, start_top1=start_top1)
             self._store.add_record(record.as_json())
             self._reporter.epoch_ended(record)
             self._save(progress)
@@ -210,24 +214,11 @@ class Run:
             images_waited=round(100 * waited_s / max(self._clock() - started, 1e-9), 1) if self._is_streamed else None,
         )
 
-    def _trained(self, progress: Progress) -> Params:
-        """The parameters with which a phase ends: those after its best epoch."""
-        params, index = self._unpack(progress.best), progress.phase
-        if self.settings.recipe.decay_unreached:
-            return params
-        # Their gradients are zero, so that weight decay alone has changed them.
-        start = self._store.params(index - 1, self._param_shapes) if index else self._initial_params()
-        is_full = self.settings.phases[index].is_full
-        return keep_unreached(params, replicate(start, self._devices), self._unlocked(index), all_exits=is_full)
-
-    def _evaluate_phase(self, index: int, params: Params) -> dict[str, Any]:
-        """Evaluates the subnets of a phase; saves parameters and scores under the phase's name."""
+    def _evaluate_phase(self, progress: Progress, params: Params) -> dict[str, Any]:
+        """Evaluates what a phase ended with; saves parameters and scores under the phase's name."""
         with self._timed("evaluate"):
-            scores = phase_scores(self._parts.evaluator, params, self.settings, index, self._unlocked(index))
-        rows = [score.as_json() for score in scores]
-        pairs = summary(scores) | authors_summary(rows, self.settings.phases, index)
-        result = {"name": self.settings.phases[index].name, **pairs, "subnets": rows}
-        self._store.save_phase(index, params, result)
+            result = self._training.test(progress.phase, params, progress.best_epoch)
+        self._store.save_phase(progress.phase, params, result)
         return result
 
     # --- saving and stopping -----------------------------------------------------------------------------------
@@ -246,7 +237,7 @@ class Run:
             raise StoppedError
 
     def _refuse_loss(self, phase: int, taken: TakenSteps, step: int, loss: float, place: int) -> None:
-        subnet = self._space.maximal() if taken.choices is None else taken.subnet(step, place)
+        subnet = self._training.single if taken.choices is None else taken.subnet(step, place)
         self._refuse(f"loss={loss}", phase, taken.number - taken.count + 1 + step, f", subnet {subnet}")
 
     def _refuse(self, what: str, phase: int, step: int, further: str = "") -> None:
@@ -256,19 +247,6 @@ class Run:
         )
 
     # --- bookkeeping -------------------------------------------------------------------------------------------
-
-    def _initial_params(self) -> Params:
-        return initial_params(self.net, self.settings.seed)
-
-    def _unlocked(self, index: int) -> SearchSpace:
-        return self._space.restrict(**unlocked_values(self.settings.phases, index))
-
-    def _teacher(self, index: int) -> Params | None:
-        """The teacher of a phase; none in the first one."""
-        if index == 0:
-            return None
-        source = index - 1 if self.settings.teacher == "progressive" else 0
-        return replicate(self._store.teacher(index, source, self._param_shapes), self._devices)
 
     def _steps_since_start(self, progress: Progress) -> int:
         return steps_before(self.settings.phases, progress.phase, self._epochs.steps_per_epoch) + progress.step

@@ -1,4 +1,7 @@
-"""Extended Progressive Shrinking as data: the phases of Table III, the values each unlocks, learning rates."""
+"""Extended Progressive Shrinking as data: the phases of Table III, the values each unlocks, learning rates.
+
+A run that fine-tunes a design has a single phase, which is not one of these; see `finetuning_phase`.
+"""
 
 import dataclasses
 import math
@@ -10,17 +13,20 @@ from ofav2_jax.model.network import CHOICES, network_spec
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """One phase of Extended Progressive Shrinking.
+    """One phase of Extended Progressive Shrinking, or the phase that fine-tunes a design.
 
     Attributes:
         name: the phase's name, for instance "height-2".
         learning_rate: base learning rate, > 0.
         epochs: epochs of the cosine schedule, >= 1.
         warmup_epochs: epochs of the warm-up before the cosine schedule, >= 0.
-        num_subnets: subnets sampled per batch, >= 1; 0 in phase full, which trains the maximal network itself.
+        num_subnets: subnets sampled per batch, >= 1; 0 in phases that train a single network: in phase full, the
+            maximal one, and where a design is fine-tuned, the design.
         unlocks: name of the choice to which this phase adds values; "" in phase full.
         values: the values that it adds.
         width_phase: 1 or 2 if channels are sorted before this phase, for the first or the second time; else 0.
+        design: the design that is fine-tuned, as `Design.parse` reads it; None in all other phases.
+        start: SHA-256 of the supernet's parameters with which the fine-tuning starts, see `checkpoint.digest`.
 
     Raises:
         ValueError: at construction, for a number out of range.
@@ -34,6 +40,8 @@ class Phase:
     unlocks: str = ""
     values: tuple[int, ...] = ()
     width_phase: int = 0
+    design: str | None = None
+    start: str | None = None
 
     def __post_init__(self):
         make_plain(self)
@@ -47,9 +55,10 @@ class Phase:
             refuse_field("epochs", "an int of at least 1")
         if type(self.warmup_epochs) is not int or self.warmup_epochs < 0:
             refuse_field("warmup_epochs", "an int of at least 0")
-        if type(self.num_subnets) is not int or (self.num_subnets < 1) is not self.is_full:
-            allowed = "0, which trains the maximal network" if self.is_full else "an int of at least 1"
-            refuse_field("num_subnets", allowed)
+        is_single = not self.unlocks
+        if type(self.num_subnets) is not int or self.num_subnets < 0 or (self.num_subnets == 0) is not is_single:
+            single = "0, which trains the maximal network" if self.is_full else "0, which trains the design"
+            refuse_field("num_subnets", single if is_single else "an int of at least 1")
 
     @property
     def key(self) -> str:
@@ -59,7 +68,7 @@ class Phase:
     @property
     def is_full(self) -> bool:
         """Whether this is phase full, which trains the maximal network itself and unlocks nothing."""
-        return not self.unlocks
+        return not self.unlocks and self.design is None
 
     @property
     def total_epochs(self) -> int:
@@ -94,6 +103,11 @@ def paper_phases(network: str) -> tuple[Phase, ...]:
     return tuple(phase for phase in TABLE_III if phase.is_full or CHOICES[phase.unlocks].is_elastic(spec))
 
 
+def finetuning_phase(design: str, start: str, learning_rate: float, epochs: int, warmup_epochs: int = 0) -> Phase:
+    """The only phase of a run that fine-tunes a design; see `Phase` for the arguments."""
+    return Phase("finetune", learning_rate, epochs, warmup_epochs, num_subnets=0, design=design, start=start)
+
+
 def unlocked_values(phases: Sequence[Phase], index: int) -> dict[str, tuple[int, ...]]:
     """The values that are unlocked in a phase: those of the maximal network, of this phase and of all before it.
 
@@ -106,7 +120,7 @@ def unlocked_values(phases: Sequence[Phase], index: int) -> dict[str, tuple[int,
     """
     unlocked = {name: {choice.values[0]} for name, choice in CHOICES.items()}
     for phase in phases[: index + 1]:
-        if not phase.is_full:
+        if phase.unlocks:
             unlocked[phase.unlocks] |= set(phase.values)
     return {name: tuple(sorted(values, reverse=True)) for name, values in unlocked.items()}
 

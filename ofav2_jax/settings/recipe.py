@@ -8,6 +8,8 @@ from ofav2_jax.settings.exit_weights import ensemble_weights
 
 # The names of `train.losses.DISTILLATIONS`, repeated here so that settings do not import JAX.
 DISTILLATIONS = ("soft_targets",)
+# The names of `train.optimizer.OPTIMIZERS`, for the same reason.
+OPTIMIZERS = ("sgd", "adamw")
 PROTOCOLS = ("paper", "authors")
 
 
@@ -37,11 +39,13 @@ class Recipe:
             divided by their sum; see `exit_weights.ensemble_weights`.
         dropout_full, dropout_rate: dropout rates in phase full and in all other phases, in [0, 1).
         momentum: Nesterov momentum of SGD, in [0, 1).
-        weight_decay: weight decay of all parameters but BN parameters and biases, >= 0.
+        weight_decay: weight decay of all parameters but BN parameters and biases, >= 0. That of AdamW acts only on
+            parameters that have had a gradient.
         augmentation: augmentation of training images.
         decay_unreached: whether weight decay also acts on what no subnet of a phase contains, as on several GPUs in the
             authors' code; False, as on a single one: the heads of exits that are not unlocked yet, and the kernel
             matrices before phase kernel, end a phase as they started it.
+        optimizer: "sgd" with Nesterov momentum, the paper's, or "adamw".
     """
 
     label_smoothing: float = 0.1
@@ -54,6 +58,7 @@ class Recipe:
     weight_decay: float = 3e-5
     augmentation: Augmentation = Augmentation()
     decay_unreached: bool = True
+    optimizer: str = "sgd"
 
     def __post_init__(self):
         if isinstance(self.exit_weights, list) or getattr(self.exit_weights, "ndim", 0) == 1:
@@ -75,6 +80,7 @@ class Recipe:
         require_among("recipe.distillation", self.distillation, DISTILLATIONS)
         if type(self.decay_unreached) is not bool:
             refuse("recipe.decay_unreached", self.decay_unreached, "True or False")
+        require_among("recipe.optimizer", self.optimizer, OPTIMIZERS)
         ensemble_weights(self.exit_weights, num_exits)
 
 

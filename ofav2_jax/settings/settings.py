@@ -16,7 +16,7 @@ from ofav2_jax.checks import (
     require_text,
 )
 from ofav2_jax.model.network import network_spec
-from ofav2_jax.settings.phases import Phase, paper_phases, unlocked_values
+from ofav2_jax.settings.phases import Phase, finetuning_phase, paper_phases, unlocked_values
 from ofav2_jax.settings.recipe import Evaluation, Recipe
 
 TEACHERS = ("progressive", "fixed")
@@ -91,7 +91,7 @@ class Settings:
         name: the run's name, printable; the run's directory is runs/<name>.
         network: a name of Table II.
         phases: the phases that Table III has for the network, in its order; all of them, or phase full and some of the
-            others. Their learning rates, epochs and numbers of subnets are free.
+            others. Their learning rates, epochs and numbers of subnets are free. Or `finetuning_phase` alone.
         width_multiplier: factor of all channel counts, > 0; the paper's are 1.0 and 1.2.
         seed: seed of every random draw (initialisation, splits, order, crops, subnets, dropout), an int >= 0 and
             < 2**32.
@@ -183,12 +183,32 @@ class Settings:
         if len(set(self.resolutions)) < len(self.resolutions):
             refuse("resolutions", self.resolutions, "different ints")
 
+    @property
+    def design(self) -> str | None:
+        """The design that the run fine-tunes, as `Design.parse` reads it; None: the run trains a supernet."""
+        return self.phases[0].design
+
+    def _require_finetuning(self):
+        (phase, *others) = self.phases
+        require_text("phases.finetune.start", phase.start)
+        if others or phase != finetuning_phase(
+            phase.design, phase.start, phase.learning_rate, phase.epochs, phase.warmup_epochs
+        ):
+            names = ", ".join(each.name for each in self.phases)
+            raise ValueError(f"phases={names} is not allowed: a design is fine-tuned in one phase, finetune")
+        require_text("phases.finetune.design", phase.design)
+        # It would let the weights decay that the design does not use.
+        require_among("recipe.optimizer", self.recipe.optimizer, ("adamw",))
+
     def _require_phases(self):
         def identity(phase):
             return phase.name, phase.unlocks, phase.values, phase.width_phase
 
         if not isinstance(self.phases, tuple) or not all(isinstance(phase, Phase) for phase in self.phases):
             refuse("phases", self.phases, "a tuple of Phases")
+        if any(phase.design is not None or phase.start is not None for phase in self.phases):
+            self._require_finetuning()
+            return
         wanted = list(map(identity, paper_phases(self.network)))
         ours = list(map(identity, self.phases))
         if not ours or ours[0] != wanted[0] or ours != [each for each in wanted if each in ours]:

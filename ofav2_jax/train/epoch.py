@@ -38,7 +38,8 @@ class TakenSteps:
         number: the number of the last step in its phase, from 1.
         count: the number of steps.
         state: the state after the last step.
-        choices: the choices of the step's subnets, or those of several steps' [steps, S, ...]; None in phase full.
+        choices: the choices of the step's subnets, or those of several steps' [steps, S, ...]; None in phases that
+            train a single network.
         metrics: see `TrainStep.__call__`; with a leading axis of at least `count` steps if they are several.
         learning_rate: the last step's learning rate.
         waited_s: seconds for which the images of these steps were waited for.
@@ -53,7 +54,7 @@ class TakenSteps:
     waited_s: float = 0.0
 
     def subnet(self, step: int, place: int) -> Subnet:
-        """A subnet of one of the steps, both counted from 0; not in phase full."""
+        """A subnet of one of the steps, both counted from 0; there must be choices."""
         assert self.choices is not None
         if self.choices.height.ndim == 1:
             return self.choices.subnets()[place]
@@ -117,7 +118,7 @@ class EpochRunner:
             several = self.engine.max_steps > 1
             key = _fold_in(of_phase, numbers if several else numbers[0])
             choices = None
-            if not spec.is_full:
+            if spec.num_subnets:
                 choices = self.engine.draw(_fold_in(key, _SUBNETS), space, spec.num_subnets)
             rate = jnp.asarray(rates if several else rates[0], jnp.float32)
             inputs = StepInputs(images, places, _fold_in(key, _IMAGES), rate, teacher, choices)

@@ -23,7 +23,8 @@ class Objective:
 
     Attributes:
         needs_teacher: whether the losses read the teacher's logits, which are not computed otherwise.
-        all_exits: whether every exit of the network runs, instead of each subnet's own.
+        all_exits: whether every exit of the network runs, instead of each subnet's own; of a single static subnet also
+            the stages whose exits run.
         dropout_rate: in [0, 1).
         losses: a function from logits, labels int [B] and the teacher's logits [B, classes] (None without a teacher)
             to float [S], means over the batch. The logits are [exits, B, classes] if `all_exits`, else [S, B,
@@ -32,7 +33,7 @@ class Objective:
     """
 
     needs_teacher: bool
-    all_exits: bool
+    all_exits: bool | tuple[int, ...]
     dropout_rate: float
     losses: Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
     predictions: Callable[[jax.Array], jax.Array]
@@ -61,3 +62,20 @@ class Objective:
             return jnp.mean(loss, axis=-1)
 
         return cls(recipe.kd_ratio > 0, False, recipe.dropout_rate, losses, lambda logits: logits)
+
+    @classmethod
+    def of_exits(cls, recipe: Recipe, exits: tuple[int, ...]) -> "Objective":
+        """Fine-tuning of a design: the mean of what its exits lose as students; the mean of their logits predicts.
+
+        Args:
+            recipe: the run's recipe.
+            exits: the stages after which the design has exits, in ascending order.
+        """
+        student = cls.student(recipe)
+
+        def losses(logits, labels, teacher_logits):
+            return jnp.mean(student.losses(logits, labels, teacher_logits), keepdims=True)
+
+        return dataclasses.replace(
+            student, all_exits=exits, losses=losses, predictions=lambda logits: jnp.mean(logits, 0, keepdims=True)
+        )

@@ -19,6 +19,7 @@ from jax import lax
 
 from ofav2_jax.data import augment
 from ofav2_jax.model.choices import Choices
+from ofav2_jax.model.design import Design
 from ofav2_jax.model.packing import Packing, Params, Vectors
 from ofav2_jax.model.subnet import Subnet
 from ofav2_jax.model.supernet import SuperNet, variable_shapes
@@ -45,7 +46,7 @@ class StepInputs:
         key: typed PRNG key of the step.
         learning_rate: float32 scalar.
         teacher: parameters of the teacher; None in phase full.
-        choices: the choices of S sampled subnets; None in phase full, which trains the maximal network.
+        choices: the choices of S sampled subnets; None in phases that train a single network.
         num_subnets: int32 scalar, how many of the choices are trained, where subnets run one after another: the other
             choices only give steps of fewer subnets the shape of the largest step. None: all of them are.
     """
@@ -95,18 +96,30 @@ class TrainStep:
         recipe: losses, optimiser, augmentation.
         normalisation: normalisation of the images.
         programs: compiles programs and maps them over the run's devices.
+        design: what steps without sampled subnets train: a design that is fine-tuned; None: the maximal network, as in
+            phase full.
 
     Attributes:
         packing: packs and unpacks the network's parameters.
     """
 
-    def __init__(self, net: SuperNet, recipe: Recipe, normalisation: augment.Normalisation, programs: Programs):
+    def __init__(
+        self,
+        net: SuperNet,
+        recipe: Recipe,
+        normalisation: augment.Normalisation,
+        programs: Programs,
+        design: Design | None = None,
+    ):
         num_exits = len(net.exit_stages)
         self.net = net
         self.recipe = recipe
         self.programs = programs
         self.packing = Packing(variable_shapes(net)["params"])
-        self.objective_full = Objective.full(recipe, num_exits)
+        self.objective_single = Objective.full(recipe, num_exits)
+        if design is not None:
+            self.objective_single = Objective.of_exits(recipe, design.exits or ())
+        self._design = design
         self.objective_student = Objective.student(recipe)
         self._output_weights = ensemble_weights(recipe.exit_weights, num_exits)[1]
         self._normalisation = normalisation
@@ -122,7 +135,7 @@ class TrainStep:
 
         Args:
             state: parameters and optimiser state; donated.
-            inputs: everything else; without choices it is a step of phase full.
+            inputs: everything else; without choices it is a step of phase full, or of the fine-tuning of a design.
             resolution: height and width of the images after augmentation, pixels.
 
         Returns:
@@ -174,17 +187,18 @@ class TrainStep:
         metrics = jax.tree.map(lambda s: jnp.zeros((len(inputs.key), *s.shape), s.dtype), shapes)
         return lax.fori_loop(0, count, take, (state, metrics))
 
-    @staticmethod
-    def _name(inputs: StepInputs) -> str:
-        return "full" if inputs.choices is None else f"step of {inputs.choices.height.shape[-1]}"
+    def _name(self, inputs: StepInputs) -> str:
+        if inputs.choices is not None:
+            return f"step of {inputs.choices.height.shape[-1]}"
+        return "full" if self._design is None else f"step of {self._design}"
 
     def _step(self, state, inputs, *, resolution):
-        is_full = inputs.choices is None
-        num_subnets = 1 if is_full else inputs.choices.num_subnets
+        num_subnets = 1 if inputs.choices is None else inputs.choices.num_subnets
         image_keys, dropout_keys = self.keys(inputs.key, len(inputs.indices), jnp.arange(num_subnets))
         batch = self.load(inputs, image_keys, resolution)
-        if is_full:
-            gradient, metrics = self.gradient(self.objective_full, state.params, batch, Subnet.uniform(), dropout_keys)
+        if inputs.choices is None:
+            subnet = Subnet.uniform() if self._design is None else self._design.subnet
+            gradient, metrics = self.gradient(self.objective_single, state.params, batch, subnet, dropout_keys)
         elif inputs.num_subnets is None:
             gradient, metrics = self.gradient(self.objective_student, state.params, batch, inputs.choices, dropout_keys)
         else:
