@@ -1,7 +1,7 @@
 """A network as a plain list of layers, which runs, is counted and is exported without the supernet."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,19 +97,38 @@ def by_layer(layers: Sequence[Layer], arrays: Mapping[str, Any]) -> dict[str, di
     return grouped
 
 
-def count_layers(layers: Sequence[Layer], arrays: Mapping[str, np.ndarray], resolution: int) -> tuple[int, int]:
-    """Parameters and multiply-accumulates, counted as `count` does.
+def shapes(layers: Sequence[Layer], arrays: Mapping[str, np.ndarray], resolution: int) -> dict[str, tuple[int, int]]:
+    """The channels of each layer's output, and its height and width in pixels.
 
     Args:
-        layers: the network.
-        arrays: its arrays.
+        layers: a network.
+        arrays: its arrays; others may be among them.
         resolution: height and width of the images, pixels.
     """
-    params = sum(array.size for name, array in arrays.items() if not name.endswith(("/mean", "/var")))
-    sizes, macs = {INPUT: resolution}, 0
+    found = {INPUT: (3, resolution)}
     for layer in layers:
-        size = -(-sizes[layer.inputs[0]] // layer.stride)
-        sizes[layer.name] = 1 if layer.op == "mean" else size
-        if layer.op in ("conv", "depthwise", "dense"):
-            macs += arrays[f"{layer.name}/kernel"].size * size * size
-    return params, macs
+        channels, size = found[layer.inputs[0]]
+        kernel = arrays.get(f"{layer.name}/kernel")
+        size = 1 if layer.op == "mean" else -(-size // layer.stride)
+        found[layer.name] = channels if kernel is None else kernel.shape[-1], size
+    return found
+
+
+def count_macs(layers: Sequence[Layer], arrays: Mapping[str, np.ndarray], resolution: int) -> int:
+    """Multiply-accumulates, counted as `count` does; see `shapes`."""
+    of_layers = shapes(layers, arrays, resolution)
+    return sum(
+        arrays[f"{layer.name}/kernel"].size * of_layers[layer.name][1] ** 2
+        for layer in layers
+        if layer.op in ("conv", "depthwise", "dense")
+    )
+
+
+def needed(layers: Sequence[Layer], outputs: Iterable[str]) -> list[Layer]:
+    """The layers without which some outputs cannot be computed."""
+    names, found = set(outputs), []
+    for layer in reversed(layers):
+        if layer.name in names:
+            names.update(layer.inputs)
+            found.append(layer)
+    return found[::-1]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,13 @@ def to_onnx(alone: Standalone, path: str | os.PathLike, input: str = "uint8") ->
     """
     require_among("input", input, INPUTS)
     file = local_file("file", path, ".onnx")
-    onnx = require_onnx()
-    model = _Graph(onnx, alone).model(input)
-    onnx.checker.check_model(model, full_check=True)
-    files.write_bytes(file, model.SerializeToString())
+    graph, shape = Graph(require_onnx(), alone), [alone.num_classes]
+    graph.read_images(input)
+    graph.add(alone.layers)
+    exits = {f"exit_{exit}": [layer] for exit, layer in alone.outputs.items()} if len(alone.outputs) > 1 else {}
+    for name, layers in {"logits": list(alone.outputs.values()), **exits}.items():
+        graph.give(name, layers, shape)
+    files.write_bytes(file, graph.model(shared_header(alone, input)))
 
 
 def require_onnx() -> Any:
@@ -56,51 +60,80 @@ def require_onnx() -> Any:
     return onnx
 
 
-class _Graph:
-    """The nodes and arrays of a network, which is [N, C, H, W] inside, as ONNX has it."""
+def shared_header(alone: Standalone, input: str) -> dict[str, Any]:
+    """What an exported network says of itself, as JSON."""
+    header = {key: value for key, value in alone.header().items() if key not in ("layers", "outputs")}
+    return {**header, "input": input}
+
+
+class Graph:
+    """A network or a part of one, which is [N, C, H, W] inside, as ONNX has it.
+
+    Args:
+        onnx: the package.
+        alone: the network.
+    """
 
     def __init__(self, onnx: Any, alone: Standalone):
         self._onnx, self._alone = onnx, alone
         self._of_layers = by_layer(alone.layers, alone.arrays)
         self._nodes: list[Any] = []
         self._arrays: list[Any] = []
+        self._declared: dict[str, list[Any]] = {"inputs": [], "outputs": []}
+        self._results: dict[str, str] = {}
 
-    def model(self, input: str) -> Any:
-        """The whole model; see `to_onnx`."""
-        helper, types = self._onnx.helper, self._onnx.TensorProto
-        alone, resolution = self._alone, self._alone.design.resolution
-        x = "images"
+    def read_images(self, input: str) -> None:
+        """Makes images the input; see `to_onnx`."""
+        types, resolution, normalisation = (
+            self._onnx.TensorProto,
+            self._alone.design.resolution,
+            self._alone.normalisation,
+        )
+        x = self._declare(
+            "inputs", "images", [resolution, resolution, 3], types.UINT8 if input == "uint8" else types.FLOAT
+        )
         if input == "uint8":
             # As `Normalisation` computes it.
             x = self._node("Cast", "images/cast", x, to=types.FLOAT)
             x = self._node("Div", "images/scaled", x, self._array("images/range", np.float32(255)))
-            x = self._node("Sub", "images/centred", x, self._array("images/mean", alone.normalisation.mean))
-            x = self._node("Div", "images/normalised", x, self._array("images/std", alone.normalisation.std))
-        results = {INPUT: self._node("Transpose", "images/channels_first", x, perm=[0, 3, 1, 2])}
-        for layer in alone.layers:
-            results[layer.name] = self._layer(layer, [results[name] for name in layer.inputs])
-        exits = [results[name] for name in alone.outputs.values()]
-        outputs = ["logits"]
-        if len(exits) == 1:
-            self._node("Identity", "logits", exits[0])
-        else:
-            names = [self._node("Identity", f"exit_{k}", x) for k, x in zip(alone.outputs, exits)]
-            self._node("Mean", "logits", *names)
-            outputs += names
-        images = helper.make_tensor_value_info(
-            "images", types.UINT8 if input == "uint8" else types.FLOAT, ["N", resolution, resolution, 3]
+            x = self._node("Sub", "images/centred", x, self._array("images/mean", normalisation.mean))
+            x = self._node("Div", "images/normalised", x, self._array("images/std", normalisation.std))
+        self._results[INPUT] = self._node("Transpose", "images/channels_first", x, perm=[0, 3, 1, 2])
+
+    def read_features(self, name: str, layer: str, shape: Sequence[int]) -> None:
+        """Makes the result of a layer, [C, H, W] for each image, the input."""
+        self._results[layer] = self._declare("inputs", name, shape)
+
+    def add(self, layers: Sequence[Layer]) -> None:
+        """Adds layers, whose inputs are there."""
+        for layer in layers:
+            self._results[layer.name] = self._layer(layer, [self._results[name] for name in layer.inputs])
+
+    def give(self, name: str, layers: Sequence[str], shape: Sequence[int]) -> None:
+        """Makes the result of a layer, or the mean of several, an output; `shape` is without the images."""
+        results = [self._results[layer] for layer in layers]
+        self._declare("outputs", self._node("Mean" if len(results) > 1 else "Identity", name, *results), shape)
+
+    def model(self, header: Mapping[str, Any]) -> bytes:
+        """The whole model, with a header in its metadata, after onnx has checked it."""
+        helper = self._onnx.helper
+        graph = helper.make_graph(
+            self._nodes, "ofav2", self._declared["inputs"], self._declared["outputs"], self._arrays
         )
-        declared = [helper.make_tensor_value_info(name, types.FLOAT, ["N", alone.num_classes]) for name in outputs]
-        graph = helper.make_graph(self._nodes, "ofav2", [images], declared, self._arrays)
         model = helper.make_model(
             graph,
             producer_name="ofav2_jax",
             ir_version=_IR_VERSION,
             opset_imports=[helper.make_opsetid("", OPSET)],
         )
-        header = {key: value for key, value in alone.header().items() if key not in ("layers", "outputs")}
-        helper.set_model_props(model, {"ofav2_jax": json.dumps({**header, "input": input})})
-        return model
+        helper.set_model_props(model, {"ofav2_jax": json.dumps(header)})
+        self._onnx.checker.check_model(model, full_check=True)
+        return model.SerializeToString()
+
+    def _declare(self, kind: str, name: str, shape: Sequence[int], dtype: Any = None) -> str:
+        dtype = self._onnx.TensorProto.FLOAT if dtype is None else dtype
+        self._declared[kind].append(self._onnx.helper.make_tensor_value_info(name, dtype, ["N", *shape]))
+        return name
 
     def _node(self, op: str, name: str, *inputs: str, **attributes: Any) -> str:
         self._nodes.append(self._onnx.helper.make_node(op, list(inputs), [name], name=name, **attributes))

@@ -18,7 +18,7 @@ from ofav2_jax import files
 from ofav2_jax.checks import local_file
 from ofav2_jax.data.augment import Normalisation, eval_images, resized_size
 from ofav2_jax.deploy.execute import run
-from ofav2_jax.deploy.layers import Layer, count_layers, require_consistent
+from ofav2_jax.deploy.layers import Layer, count_macs, require_consistent
 from ofav2_jax.model.design import Design
 from ofav2_jax.runtime.programs import compiler_options, quick_compiler_options
 
@@ -66,19 +66,15 @@ class Standalone:
 
     # --- cost --------------------------------------------------------------------------------------------------------
 
-    @property
+    @functools.cached_property
     def params(self) -> int:
         """Weights and biases, counted as `count` does."""
-        return self._cost[0]
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates for one image, counted as `count` does."""
-        return self._cost[1]
+        return sum(array.size for name, array in self.arrays.items() if not name.endswith(("/mean", "/var")))
 
     @functools.cached_property
-    def _cost(self) -> tuple[int, int]:
-        return count_layers(self.layers, self.arrays, self.design.resolution)
+    def macs(self) -> int:
+        """Multiply-accumulates for one image, counted as `count` does."""
+        return count_macs(self.layers, self.arrays, self.design.resolution)
 
     # --- running it --------------------------------------------------------------------------------------------------
 
