@@ -34,6 +34,7 @@ COMMANDS = {
     "report": Command("report", "RUN", "rebuild the page of a run"),
     "extract": Command("extract", "--run=RUN --subnet=... --out=FILE", "take a network out of a run", computes=True),
     "export": Command("export", "--network=FILE --format=onnx --out=FILE", "write it for other runtimes"),
+    "latency": Command("latency", "--run=RUN --out=DEVICE.json", "measure what its networks take on a device"),
     "predict": Command("predict", "--network=FILE IMAGE...", "say what is on images"),
 }
 

@@ -12,22 +12,20 @@ import numpy as np
 
 from ofav2_jax import files
 from ofav2_jax.checks import is_number, local_file, refuse, shown
-from ofav2_jax.deploy.onnx_file import to_onnx
 from ofav2_jax.deploy.standalone import Standalone
 from ofav2_jax.latency import measure
 from ofav2_jax.latency.blocks import block_counts, block_names
 from ofav2_jax.latency.fit import Fit, errors, within_network
+from ofav2_jax.latency.networks import Say, require_onnxruntime, time_networks
 from ofav2_jax.latency.times import (
     DEVICE_FIELDS,
     NET_FIELDS,
     SETTING_FIELDS,
-    Say,
     net_of,
+    of_rounds,
     plan_and_rounds,
     read_times,
     require_device,
-    require_onnxruntime,
-    time_networks,
 )
 from ofav2_jax.latency.write import JOINTS, OVERHEAD, make_plan, prepare, whole
 from ofav2_jax.model.costs import Costs
@@ -116,7 +114,7 @@ class LatencyTable:
         """
         plan, rounds = plan_and_rounds(content)
         net = net_of(plan)
-        times = {name: float(np.median(of_file)) for name, of_file in rounds.items()}
+        times = {name: float(of_rounds(of_file)) for name, of_file in rounds.items()}
         blocks_us: dict[str, float] = {}
         for size in plan["resolutions"]:
             of_size = {name: times[f"{size}/{name}"] for name in (*block_names(net), *JOINTS, OVERHEAD)}
@@ -135,9 +133,9 @@ class LatencyTable:
 
     def _fitted(self, designs: Designs, rounds: np.ndarray) -> "LatencyTable":
         """This table with its fit to whole networks, measured [N, rounds]; every other one tests it."""
-        sums, megabytes, measured = self._sums(designs), self._megabytes(designs), np.median(rounds, axis=1)
+        sums, megabytes, measured = self._sums(designs), self._megabytes(designs), of_rounds(rounds)
         fit = Fit.of(sums[::2], megabytes[::2], measured[::2])
-        halves = np.array([np.median(half, axis=1) for half in np.array_split(rounds[1::2], 2, axis=1)])
+        halves = np.array([of_rounds(half) for half in np.array_split(rounds[1::2], 2, axis=1)])
         found = errors(fit(sums, megabytes)[1::2], measured[1::2], halves)
         return dataclasses.replace(self, fit=fit, held_out=found)
 
@@ -210,11 +208,11 @@ class LatencyTable:
                 known = ", ".join(map(str, self.resolutions))
                 raise ValueError(f"the latency table is of the resolutions {known}, not {resolution}")
 
-    def predict(self, designs: Designs) -> np.ndarray:
+    def predict(self, designs: Designs | Sequence[Design]) -> np.ndarray:
         """What designs take.
 
         Args:
-            designs: N designs.
+            designs: N designs, as arrays or as a list.
 
         Returns:
             Milliseconds for a batch of the table's size, float64 [N].
@@ -222,6 +220,8 @@ class LatencyTable:
         Raises:
             ValueError: for designs that the network does not hold, and resolutions that the table does not have.
         """
+        if not isinstance(designs, Designs):
+            designs = Designs.stack(designs)
         self.require_fit(self.net, np.unique(designs.resolution).tolist())
         return 1e-3 * self.fit(self._sums(designs), self._megabytes(designs))
 
@@ -256,10 +256,7 @@ class LatencyTable:
             ImportError: without the extra `export`.
         """
         self.require_here()
-        with tempfile.TemporaryDirectory() as directory:
-            file = Path(directory) / "whole.onnx"
-            to_onnx(alone, file)
-            return time_networks([file], self.setting["threads"], self.setting["batch_size"])[0]
+        return time_networks([alone], self.setting["threads"], self.setting["batch_size"])[0]
 
     def require_here(self) -> None:
         """Refuses a machine that the table is not of.

@@ -1,15 +1,13 @@
-"""Measured times: of the files of a plan, as `measure.py` wrote them on a device; and of whole networks here."""
+"""Measured times of the files of a plan, as `measure.py` wrote them on a device."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ofav2_jax import files
 from ofav2_jax.checks import is_number, local_file, refuse, require_text, shown
-from ofav2_jax.latency import measure
 from ofav2_jax.latency.write import BUDGET, PLAN_FORMAT, make_plan
 from ofav2_jax.model.supernet import SuperNet
 
@@ -18,10 +16,13 @@ FORMAT = "ofav2_jax.times/1"
 NET_FIELDS = ("network", "width_multiplier", "num_classes", "exit_widths")
 SETTING_FIELDS = ("dtype", "threads", "batch_size")
 DEVICE_FIELDS = ("device", "runtime", "version", "provider")
-# Of networks that are measured by themselves.
-_BUDGET = {"min_rounds": 10, "max_rounds": 30, "seconds": 5}
+# Other processes only ever add to a time.
+_QUANTILE = 0.25
 
-Say = Callable[[str], None]
+
+def of_rounds(times: Any) -> np.ndarray:
+    """The time of each file from those of its rounds, [..., rounds]: the lower quartile."""
+    return np.quantile(times, _QUANTILE, axis=-1)
 
 
 def read_times(path: str | os.PathLike) -> dict[str, Any]:
@@ -82,45 +83,3 @@ def require_device(record: Mapping[str, Any]) -> None:
     named = {**record["device"], **{name: record[name] for name in DEVICE_FIELDS if name != "device"}}
     for name in ("processor", "machine", "runtime", "version", "provider"):
         require_text(name, named.get(name))
-
-
-def require_onnxruntime() -> None:
-    """Requires the package onnxruntime.
-
-    Raises:
-        ImportError: without the extra `export`, saying how to install it.
-    """
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise ImportError("onnxruntime is missing: pip install 'ofav2_jax[export]'") from error
-
-
-def time_networks(paths: Sequence[Path], threads: int, batch_size: int, say: Say = lambda line: None) -> list[float]:
-    """Times whole networks in turns, as tables do.
-
-    Args:
-        paths: exported networks.
-        threads: threads that a network runs on.
-        batch_size: images that it runs on.
-        say: is told the progress, a line each time.
-
-    Returns:
-        Milliseconds for a batch.
-
-    Raises:
-        ValueError: if one cannot be run.
-        ImportError: without the extra `export`.
-    """
-    require_onnxruntime()
-    visits = {}
-    for path in paths:
-        try:
-            visits[str(path)] = measure.timer(path, threads, batch_size)
-            visits[str(path)]()
-        except Exception as error:  # of classes of its own, without a common base
-            raise ValueError(f"{path} does not run: {' '.join(str(error).split())}") from error
-    times: dict[str, list[float]] = {name: [] for name in visits}
-    for _ in measure.rounds(visits, times, _BUDGET, say):
-        pass
-    return [1e-3 * float(np.median(times[str(path)])) for path in paths]
