@@ -72,15 +72,24 @@ def rounds(visits, times, budget, say):
             say(f"round {done} of {total}, {(total - done) * each:.0f} s left")
 
 
+def earlier(path, content):
+    """What a measurement left that was stopped, or has ended."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if {**found, **content} == found and [*found["us"]] == content["plan"]["files"] and "is_complete" in found:
+            return found
+    except (ValueError, TypeError, LookupError):
+        pass
+    raise ValueError(f"{path} is damaged, or of another device or plan; remove it to begin anew")
+
+
 def main(folder, say=print, make_timer=timer):
     """Times the files that plan.json names; returns what times.json then holds."""
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     path, content = folder / "times.json", {"format": "ofav2_jax.times/1", "plan": plan, **device()}
     times = {name: [] for name in plan["files"]}
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if {**found, **content} != found:
-            raise ValueError(f"{path} is of another device or plan; remove it to begin anew")
+        found = earlier(path, content)
         if found["is_complete"]:
             return found
         times = found["us"]

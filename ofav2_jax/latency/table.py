@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ofav2_jax import files
-from ofav2_jax.checks import is_number, local_file, refuse, shown
+from ofav2_jax.checks import is_number, local_file, refuse, require_among, shown
 from ofav2_jax.deploy.standalone import Standalone
 from ofav2_jax.latency import measure
 from ofav2_jax.latency.blocks import block_counts, block_names
@@ -179,6 +179,7 @@ class LatencyTable:
             _require_numbers("fit", content["fit"], {field.name for field in dataclasses.fields(Fit)})
             _require_numbers("held_out", content["held_out"], set(_HELD_OUT))
             require_device(content)
+            require_among("dtype", content["dtype"], [plan["dtype"]])
             return cls(
                 net=net,
                 resolutions=tuple(plan["resolutions"]),

@@ -140,7 +140,7 @@ def random_variables(net: SuperNet) -> Variables:
             return np.broadcast_to(np.eye(leaf.shape[-1], dtype=np.float32), leaf.shape)
         if kind == "kernel":
             inputs = 9 if path[-2].key == "depthwise" else leaf.shape[-2]
-            return rng.standard_normal(leaf.shape, np.float32) * np.float32(np.sqrt(2 / inputs))
+            return rng.standard_normal(leaf.shape, np.float32) * np.float32(1 / np.sqrt(inputs))
         return np.full(leaf.shape, kind in ("scale", "var"), np.float32)
 
     return jax.tree_util.tree_map_with_path(values, variable_shapes(net))
@@ -148,7 +148,9 @@ def random_variables(net: SuperNet) -> Variables:
 
 def _take_out(net: SuperNet, variables: Variables, design: Design) -> Standalone:
     taken = Extraction(net, variables, design)
-    return Standalone(design, tuple(taken.layers), taken.arrays, taken.outputs, net.num_classes)
+    supernet = {"network": net.network, "width_multiplier": net.width_multiplier, "exit_widths": net.exit_widths}
+    about = {"supernet": supernet}
+    return Standalone(design, tuple(taken.layers), taken.arrays, taken.outputs, net.num_classes, about=about)
 
 
 def _parts(net: SuperNet, variables: Variables, resolution: int) -> Iterator[tuple[Standalone, Part]]:
