@@ -44,7 +44,7 @@ def to_onnx(alone: Standalone, path: str | os.PathLike, input: str = "uint8") ->
     exits = {f"exit_{exit}": [layer] for exit, layer in alone.outputs.items()} if len(alone.outputs) > 1 else {}
     for name, layers in {"logits": list(alone.outputs.values()), **exits}.items():
         graph.give(name, layers, shape)
-    files.write_bytes(file, graph.model(shared_header(alone, input)))
+    files.write_bytes(file, graph.model({"ofav2_jax": shared_header(alone, input)}))
 
 
 def require_onnx() -> Any:
@@ -84,14 +84,8 @@ class Graph:
 
     def read_images(self, input: str) -> None:
         """Makes images the input; see `to_onnx`."""
-        types, resolution, normalisation = (
-            self._onnx.TensorProto,
-            self._alone.design.resolution,
-            self._alone.normalisation,
-        )
-        x = self._declare(
-            "inputs", "images", [resolution, resolution, 3], types.UINT8 if input == "uint8" else types.FLOAT
-        )
+        types, size, normalisation = self._onnx.TensorProto, self._alone.design.resolution, self._alone.normalisation
+        x = self._declare("inputs", "images", [size, size, 3], types.UINT8 if input == "uint8" else types.FLOAT)
         if input == "uint8":
             # As `Normalisation` computes it.
             x = self._node("Cast", "images/cast", x, to=types.FLOAT)
@@ -114,8 +108,12 @@ class Graph:
         results = [self._results[layer] for layer in layers]
         self._declare("outputs", self._node("Mean" if len(results) > 1 else "Identity", name, *results), shape)
 
-    def model(self, header: Mapping[str, Any]) -> bytes:
-        """The whole model, with a header in its metadata, after onnx has checked it."""
+    def model(self, metadata: Mapping[str, Any]) -> bytes:
+        """The whole model, after onnx has checked it.
+
+        Args:
+            metadata: what it says of itself, by name; as JSON.
+        """
         helper = self._onnx.helper
         graph = helper.make_graph(
             self._nodes, "ofav2", self._declared["inputs"], self._declared["outputs"], self._arrays
@@ -126,7 +124,7 @@ class Graph:
             ir_version=_IR_VERSION,
             opset_imports=[helper.make_opsetid("", OPSET)],
         )
-        helper.set_model_props(model, {"ofav2_jax": json.dumps(header)})
+        helper.set_model_props(model, {name: json.dumps(value) for name, value in metadata.items()})
         self._onnx.checker.check_model(model, full_check=True)
         return model.SerializeToString()
 

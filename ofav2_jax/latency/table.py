@@ -92,7 +92,7 @@ class LatencyTable:
         make_plan(net, resolutions, threads, batch_size)
         require_onnxruntime()
         with tempfile.TemporaryDirectory() as directory:
-            say("blocks are written")
+            say("writing blocks and whole networks")
             prepare(net, resolutions, directory, threads, batch_size)
             return cls.of_times(measure.main(Path(directory), say, make_timer))
 

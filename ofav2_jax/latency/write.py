@@ -195,4 +195,4 @@ def _model(alone: Standalone, part: Part) -> bytes:
         graph.give("logits", part.inputs, sizes[part.inputs[0]])
         for place, name in enumerate(part.inputs):
             graph.give(f"exit_{place}", [name], sizes[name])
-    return graph.model({"block": part.name})
+    return graph.model({"ofav2_jax": {"block": part.name}})
