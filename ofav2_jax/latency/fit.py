@@ -11,6 +11,8 @@ from ofav2_jax.latency.write import JOINTS, OVERHEAD, SMALLEST
 
 # Candidates for the size of the caches.
 _KNEES = 80
+# What the maps of random designs take, those of the normalisation and within activations included.
+_BYTES_PER_PIXEL = 750.0
 
 
 def within_network(times: Mapping[str, float]) -> dict[str, float]:
@@ -48,47 +50,52 @@ def within_network(times: Mapping[str, float]) -> dict[str, float]:
 class Fit:
     """What makes times of whole networks of sums over blocks.
 
-    A block by itself finds its weights in the processor's caches. Of a whole network's weights those beyond the size of
-    the caches are read from memory again in each run.
+    A block by itself finds its weights in the processor's caches. A whole network's weights share them with its maps;
+    what is beyond the size of the caches is read from memory again in each run.
 
     Attributes:
         scale: factor of the sum.
         offset_us: microseconds that are added.
-        cache_mb: megabytes of weights without effect.
+        cache_mb: megabytes of weights and maps without effect.
         us_per_mb: microseconds for each megabyte beyond them.
+        bytes_per_pixel: bytes of maps for each pixel of the images.
     """
 
     scale: float
     offset_us: float
-    cache_mb: float
-    us_per_mb: float
+    cache_mb: float = 0.0
+    us_per_mb: float = 0.0
+    bytes_per_pixel: float = _BYTES_PER_PIXEL
 
-    def __call__(self, sums: np.ndarray, megabytes: np.ndarray) -> np.ndarray:
+    def __call__(self, sums: np.ndarray, weights_mb: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         """Times of whole networks in microseconds.
 
         Args:
             sums: over their blocks, microseconds.
-            megabytes: of their weights.
+            weights_mb: megabytes of their weights.
+            pixels: of a batch of their images.
         """
+        megabytes = weights_mb + 1e-6 * self.bytes_per_pixel * pixels
         return self.scale * sums + self.offset_us + self.us_per_mb * np.maximum(megabytes - self.cache_mb, 0)
 
     @classmethod
-    def of(cls, sums: np.ndarray, megabytes: np.ndarray, measured: np.ndarray) -> "Fit":
+    def of(cls, sums: np.ndarray, weights_mb: np.ndarray, pixels: np.ndarray, measured: np.ndarray) -> "Fit":
         """The fit with the smallest squares of relative errors.
 
         Args:
             sums: as in `__call__`.
-            megabytes: as in `__call__`.
+            weights_mb: as in `__call__`.
+            pixels: as in `__call__`.
             measured: the times of the networks in microseconds.
         """
-        scale, offset = _solve([sums, np.ones_like(sums)], measured)
-        fits = [cls(scale, offset, 0.0, 0.0)]
-        for knee in np.linspace(0, megabytes.max(), _KNEES, endpoint=False):
-            beyond = np.maximum(megabytes - knee, 0)
-            scale, offset, slope = _solve([sums, np.ones_like(sums), beyond], measured)
+        columns = [sums, np.ones_like(sums)]
+        fits = [cls(*_solve(columns, measured))]
+        megabytes = weights_mb + 1e-6 * _BYTES_PER_PIXEL * pixels
+        for knee in np.linspace(0, megabytes.max(), _KNEES, endpoint=False).tolist():
+            scale, offset, slope = _solve([*columns, np.maximum(megabytes - knee, 0)], measured)
             if slope > 0:
-                fits.append(cls(scale, offset, float(knee), slope))
-        return min(fits, key=lambda fit: float(np.square(fit(sums, megabytes) / measured - 1).sum()))
+                fits.append(cls(scale, offset, knee, slope))
+        return min(fits, key=lambda fit: float(np.square(fit(sums, weights_mb, pixels) / measured - 1).sum()))
 
 
 def _solve(columns: list[np.ndarray], measured: np.ndarray) -> list[float]:

@@ -125,7 +125,7 @@ class LatencyTable:
             setting={name: plan[name] for name in SETTING_FIELDS},
             device={name: content[name] for name in DEVICE_FIELDS},
             blocks_us=blocks_us,
-            fit=Fit(1.0, 0.0, 0.0, 0.0),
+            fit=Fit(1.0, 0.0),
             held_out={},
         )
         designs = Designs.stack([Design.parse(design) for design in plan["designs"]])
@@ -133,10 +133,11 @@ class LatencyTable:
 
     def _fitted(self, designs: Designs, rounds: np.ndarray) -> "LatencyTable":
         """This table with its fit to whole networks, measured [N, rounds]; every other one tests it."""
-        sums, megabytes, measured = self._sums(designs), self._megabytes(designs), of_rounds(rounds)
-        fit = Fit.of(sums[::2], megabytes[::2], measured[::2])
+        inputs, measured = self._inputs(designs), of_rounds(rounds)
+        sums, weights_mb, pixels = (values[::2] for values in inputs)
+        fit = Fit.of(sums, weights_mb, pixels, measured[::2])
         halves = np.array([of_rounds(half) for half in np.array_split(rounds[1::2], 2, axis=1)])
-        found = errors(fit(sums, megabytes)[1::2], measured[1::2], halves)
+        found = errors(fit(*inputs)[1::2], measured[1::2], halves)
         return dataclasses.replace(self, fit=fit, held_out=found)
 
     # --- files -------------------------------------------------------------------------------------------------------
@@ -224,17 +225,18 @@ class LatencyTable:
         if not isinstance(designs, Designs):
             designs = Designs.stack(designs)
         self.require_fit(self.net, np.unique(designs.resolution).tolist())
-        return 1e-3 * self.fit(self._sums(designs), self._megabytes(designs))
+        return 1e-3 * self.fit(*self._inputs(designs))
 
     def _sums(self, designs: Designs) -> np.ndarray:
         """Sums over the blocks of designs, microseconds."""
         place = np.searchsorted(self.resolutions, designs.resolution)
         return (block_counts(self.net, designs) * self._times[place]).sum(1)
 
-    def _megabytes(self, designs: Designs) -> np.ndarray:
-        """What the weights of designs take."""
+    def _inputs(self, designs: Designs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `Fit` needs of designs."""
         params = self._costs(designs.choices, designs.resolution, designs.exits).params
-        return 1e-6 * _BYTES * np.asarray(params)
+        pixels = self.setting["batch_size"] * np.square(designs.resolution)
+        return self._sums(designs), 1e-6 * _BYTES * np.asarray(params), pixels
 
     @functools.cached_property
     def _times(self) -> np.ndarray:

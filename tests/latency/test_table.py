@@ -60,14 +60,15 @@ def test_scale_and_offset_are_recovered(folder):
     assert table.fit.us_per_mb * 10 < 1 and table.held_out["median_pct"] < 1e-6
 
 
-def test_weights_beyond_the_caches_are_recovered():
+def test_what_the_caches_do_not_hold_is_recovered():
     rng = np.random.default_rng(0)
-    sums, megabytes = rng.uniform(200, 1500, 40), rng.uniform(0.3, 22, 40)
-    device = Fit(scale=1.1, offset_us=20, cache_mb=7, us_per_mb=45)
-    measured = device(sums, megabytes) * rng.normal(1, 0.01, 40)
-    found = Fit.of(sums[::2], megabytes[::2], measured[::2])
-    assert np.median(np.abs(found(sums, megabytes) / measured - 1)[1::2]) < 0.02
-    assert found.cache_mb == pytest.approx(7, abs=1.5) and found.us_per_mb == pytest.approx(45, rel=0.15)
+    sums, weights_mb = rng.uniform(200, 1500, 40), rng.uniform(0.3, 22, 40)
+    pixels = np.square(rng.choice([48, 56, 64], 40))
+    device = Fit(scale=1.1, offset_us=20, cache_mb=9, us_per_mb=45)
+    measured = device(sums, weights_mb, pixels) * rng.normal(1, 0.005, 40)
+    found = Fit.of(sums[::2], weights_mb[::2], pixels[::2], measured[::2])
+    assert np.median(np.abs(found(sums, weights_mb, pixels) / measured - 1)[1::2]) < 0.01
+    assert found.us_per_mb == pytest.approx(45, rel=0.1) and found.scale == pytest.approx(1.1, rel=0.03)
 
 
 def test_what_a_border_costs_is_paid_once():
