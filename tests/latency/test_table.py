@@ -1,6 +1,8 @@
 """Tables of devices whose times are known, their files, and what is refused."""
 
 import copy
+import functools
+import itertools
 import json
 
 import numpy as np
@@ -149,6 +151,15 @@ def test_every_file_runs(folder):
     for place, path in enumerate(sorted(folder.rglob("*.onnx"))):
         if place % 3 == 0:
             assert measure.timer(path, 2, 3) is not None
+
+
+@pytest.mark.parametrize("threads, expected", [(1, 3.0), (2, 5.0)])
+def test_others_on_the_processor_do_not_count_for_one_thread(folder, monkeypatch, threads, expected):
+    """Clocks of which each call is some microseconds later than the one before."""
+    for name, step_us in (("thread_time", 3), ("perf_counter", 5)):
+        monkeypatch.setattr(measure.time, name, functools.partial(next, itertools.count(0, step_us * 1e-6)))
+    visit = measure.timer(folder / str(RESOLUTION) / "overhead.onnx", threads, 1)
+    assert visit() == pytest.approx(expected)
 
 
 def test_whole_networks_in_turn(folder):
