@@ -140,7 +140,8 @@ def _print(table: "LatencyTable", out: Path) -> None:
     print(f"table        {len(table.blocks_us)} blocks, fitted to whole networks")
     print(f"error        {found['median_pct']:.1f} % (median of {found['n']} other networks), ", end="")
     print(f"{found['within_10pct']:.0f} % within 10 %, Kendall's tau {found['tau']:.2f}")
-    print(f"noise        {found['repeat_noise_pct']:.1f} % between two measurements of the same network")
+    print(f"noise        {found['repeat_noise_pct']:.1f} % between two halves of the measurement ", end="")
+    print(f"(median; at most {found['repeat_noise_max_pct']:.1f} %)")
     print(f"written to   {out}")
     if found["median_pct"] > max(_GOOD_PCT, 2 * found["repeat_noise_pct"]):
         complain("sums of blocks explain whole networks badly; measure again while nothing else runs", "warning")

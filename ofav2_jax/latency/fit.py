@@ -114,11 +114,12 @@ def errors(predicted: np.ndarray, measured: np.ndarray, again: np.ndarray) -> di
     """
     from scipy.stats import kendalltau
 
-    off = 100 * np.abs(predicted / measured - 1)
+    off, noise = 100 * np.abs(predicted / measured - 1), 100 * np.abs(again[0] / again[1] - 1)
     return {
         "n": len(off),
         "median_pct": float(np.median(off)),
         "within_10pct": float(100 * np.mean(off <= 10)),
         "tau": float(kendalltau(predicted, measured)[0]),
-        "repeat_noise_pct": float(np.median(100 * np.abs(again[0] / again[1] - 1))),
+        "repeat_noise_pct": float(np.median(noise)),
+        "repeat_noise_max_pct": float(noise.max()),
     }

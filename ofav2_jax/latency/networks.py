@@ -16,7 +16,7 @@ from ofav2_jax.latency.times import of_rounds
 from ofav2_jax.model.design import Design
 from ofav2_jax.model.supernet import SuperNet
 
-_BUDGET = {"min_rounds": 10, "max_rounds": 30, "seconds": 5}
+_BUDGET = {"min_rounds": 10, "max_rounds": 60, "seconds": 20}
 
 Say = Callable[[str], None]
 
