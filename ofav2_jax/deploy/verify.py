@@ -14,7 +14,7 @@ from ofav2_jax.deploy.standalone import Standalone
 # hardly vary, batch norm magnifies it to some 1e-5.
 TOLERANCE = 1e-4
 # A file is written for any number of images.
-_BATCH_SIZES = (1, 64)
+BATCH_SIZES = (1, 64)
 
 
 def verify(path: Path, alone: Standalone, input: str) -> float:
@@ -32,12 +32,12 @@ def verify(path: Path, alone: Standalone, input: str) -> float:
         ValueError: if the file does not run, or its logits differ by more than `TOLERANCE`.
         ImportError: if its runtime is not installed.
     """
-    shape = max(_BATCH_SIZES), *(alone.design.resolution,) * 2, 3
+    shape = max(BATCH_SIZES), *(alone.design.resolution,) * 2, 3
     pixels = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
     images = np.asarray(alone.normalisation(jnp.asarray(pixels, jnp.float32)))
     expected = np.asarray(alone.apply(images), np.float32)
     run, largest = _RUNNERS[path.suffix](path), 0.0
-    for batch_size in _BATCH_SIZES:
+    for batch_size in BATCH_SIZES:
         try:
             found = run((pixels if input == "uint8" else images)[:batch_size])
         except Exception as error:  # a runtime has classes of its own, without a common base
@@ -52,6 +52,19 @@ def verify(path: Path, alone: Standalone, input: str) -> float:
     return largest
 
 
+def require_onnxruntime() -> Any:
+    """The package onnxruntime.
+
+    Raises:
+        ImportError: without the extra `export`, saying how to install it.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError("onnxruntime is missing: pip install 'ofav2_jax[export]'") from error
+    return onnxruntime
+
+
 def run_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """A function from a batch of images to the logits of an ONNX file.
 
@@ -64,10 +77,7 @@ def run_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 def onnx_session(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, str]]:
     """What `run_onnx` returns, and the file's metadata."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError("onnxruntime is missing: pip install 'ofav2_jax[export]'") from error
+    onnxruntime = require_onnxruntime()
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # of classes of its own, without a common base

@@ -10,7 +10,7 @@ from ofav2_jax import files
 from ofav2_jax.checks import local_file, require_positive
 from ofav2_jax.deploy.onnx_file import to_onnx
 from ofav2_jax.deploy.standalone import Standalone
-from ofav2_jax.deploy.verify import onnx_session
+from ofav2_jax.deploy.verify import onnx_session, require_onnxruntime
 from ofav2_jax.latency import measure
 from ofav2_jax.latency.times import of_rounds
 from ofav2_jax.model.design import Design
@@ -19,18 +19,6 @@ from ofav2_jax.model.supernet import SuperNet
 _BUDGET = {"min_rounds": 10, "max_rounds": 60, "seconds": 20}
 
 Say = Callable[[str], None]
-
-
-def require_onnxruntime() -> None:
-    """Requires the package onnxruntime.
-
-    Raises:
-        ImportError: without the extra `export`, saying how to install it.
-    """
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise ImportError("onnxruntime is missing: pip install 'ofav2_jax[export]'") from error
 
 
 def describe(path: str | os.PathLike) -> tuple[SuperNet, Design]:

@@ -13,10 +13,11 @@ import numpy as np
 from ofav2_jax import files
 from ofav2_jax.checks import is_number, local_file, refuse, require_among, shown
 from ofav2_jax.deploy.standalone import Standalone
+from ofav2_jax.deploy.verify import require_onnxruntime
 from ofav2_jax.latency import measure
 from ofav2_jax.latency.blocks import block_counts, block_names
 from ofav2_jax.latency.fit import Fit, errors, within_network
-from ofav2_jax.latency.networks import Say, require_onnxruntime, time_networks
+from ofav2_jax.latency.networks import Say, time_networks
 from ofav2_jax.latency.times import (
     DEVICE_FIELDS,
     NET_FIELDS,
