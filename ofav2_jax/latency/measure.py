@@ -89,7 +89,10 @@ def earlier(path, content):
 
 def main(folder, say=print, make_timer=timer):
     """Times the files that plan.json names; returns what times.json then holds."""
-    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    try:
+        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / 'plan.json'} is damaged: {error}") from error
     path, content = folder / "times.json", {"format": "ofav2_jax.times/1", "plan": plan, **device()}
     times = {name: [] for name in plan["files"]}
     if path.exists():
