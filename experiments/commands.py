@@ -30,7 +30,7 @@ class Command:
 
 COMMANDS = {
     "eps": Command("eps", "--config=CONFIG", "train a supernet by Extended Progressive Shrinking", computes=True),
-    "tables": Command("tables", "RUN...", "set the results of runs beside the paper's tables"),
+    "tables": Command("tables", "[--seeds] RUN...", "set the results of runs beside the paper's tables"),
     "report": Command("report", "RUN", "rebuild the page of a run"),
     "extract": Command("extract", "--run=RUN --subnet=... --out=FILE", "take a network out of a run", computes=True),
     "finetune": Command("finetune", "--run=RUN --subnet=... --workdir=DIR", "train one network further", computes=True),
@@ -38,6 +38,7 @@ COMMANDS = {
     "cascade": Command(
         "cascade", "--run=RUN --network=FILE --constraint=... --out=DIR", "stop early at sure exits", computes=True
     ),
+    "latency": Command("latency", "--run=RUN --out=DEVICE.json", "measure what its networks take on a device"),
     "predict": Command("predict", "--network=FILE IMAGE...", "say what is on images"),
 }
 

@@ -1,0 +1,1 @@
+"""Latency of a supernet's subnets on a device: measured blocks, whose sum is fitted to whole networks."""
