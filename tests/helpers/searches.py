@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 import ofav2_jax as ofa
-from ofav2_jax.search.genes import Designs, Genes, at_height, used
-from ofav2_jax.search.records import Record
+from ofav2_jax.nas.genes import Designs, Genes, at_height, used
+from ofav2_jax.nas.records import Record
 
 IMAGES = 1000
 

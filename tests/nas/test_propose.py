@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import ofav2_jax as ofa
-from ofav2_jax.search.genes import Designs, Genes
-from ofav2_jax.search.nsga import ranks
-from ofav2_jax.search.propose import Proposer, _not_dominated, _spread
+from ofav2_jax.nas.genes import Designs, Genes
+from ofav2_jax.nas.nsga import ranks
+from ofav2_jax.nas.propose import Proposer, _not_dominated, _spread
 from tests.helpers import searches
 
 

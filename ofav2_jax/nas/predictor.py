@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ofav2_jax.model.choices import Choices
-from ofav2_jax.search.features import NUM_COSTS, Features
-from ofav2_jax.search.genes import Designs
-from ofav2_jax.search.records import Record, top1_of
+from ofav2_jax.nas.features import NUM_COSTS, Features
+from ofav2_jax.nas.genes import Designs
+from ofav2_jax.nas.records import Record, top1_of
 
 # Optimising the hyperparameters takes time that grows with the third power of the number of records.
 _MAX_OPTIMISED = 200

@@ -7,11 +7,11 @@ import numpy as np
 from ofav2_jax.checks import is_number, refuse, require_among, require_positive
 from ofav2_jax.model.costs import Costs
 from ofav2_jax.model.design import Design
-from ofav2_jax.search.features import Features
-from ofav2_jax.search.genes import Designs, Genes, at_height, keys
-from ofav2_jax.search.nsga import evolve, ranks
-from ofav2_jax.search.predictor import Predictor
-from ofav2_jax.search.records import Record, top1_of
+from ofav2_jax.nas.features import Features
+from ofav2_jax.nas.genes import Designs, Genes, at_height, keys
+from ofav2_jax.nas.nsga import evolve, ranks
+from ofav2_jax.nas.predictor import Predictor
+from ofav2_jax.nas.records import Record, top1_of
 
 COSTS = ("macs", "params")
 ROUND = 20
