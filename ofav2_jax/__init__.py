@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ofav2_jax.model.subnet import Subnet
     from ofav2_jax.model.supernet import SuperNet
     from ofav2_jax.model.torch_weights import load_torch, save_torch
+    from ofav2_jax.nas.api import search
     from ofav2_jax.run.extract import extract
     from ofav2_jax.run.opened import open_run
     from ofav2_jax.run.run import Run
@@ -53,6 +54,7 @@ _MODULES = {
     "recalibrate": "model.apply",
     "recalibrate_masked": "model.apply",
     "save_torch": "model.torch_weights",
+    "search": "nas.api",
     "sort_channels": "model.sorting",
     "to_onnx": "deploy.onnx_file",
     "to_stablehlo": "deploy.stablehlo",
@@ -81,6 +83,7 @@ __all__ = [
     "recalibrate",
     "recalibrate_masked",
     "save_torch",
+    "search",
     "sort_channels",
     "to_onnx",
     "to_stablehlo",

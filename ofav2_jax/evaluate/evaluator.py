@@ -97,6 +97,11 @@ class Evaluator:
         self.recalibration = Recalibration(*common)
         self._exits = ExitCounter(self._net, dataset, feed, programs, self.recalibration)
 
+    @property
+    def seconds_compiling(self) -> float:
+        """Seconds that were spent compiling so far."""
+        return self._programs.seconds
+
     def score(
         self, params: Params, subnets: Iterable[Subnet], resolution: int, split: str, ensemble: bool = False
     ) -> list[Score]:

@@ -25,6 +25,9 @@ class LatencyTable(Protocol):
     def predict(self, designs: Designs) -> np.ndarray:
         """Milliseconds for one batch, float64 [N]."""
 
+    def require_fit(self, net: SuperNet, resolutions: Sequence[int]) -> None:
+        """Raises a ValueError if the table is that of another network, or lacks a resolution."""
+
 
 class DesignCosts:
     """Costs of designs by name: multiply-accumulates for one image, parameters, and milliseconds.

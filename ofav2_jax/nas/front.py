@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from ofav2_jax.model.design import Design
@@ -72,6 +73,11 @@ class Chosen:
         """A design by itself."""
         trunk, exits = self.trunk(place), self.exit_sets[place % len(self.exit_sets)]
         return Design(dataclasses.replace(trunk.subnet, height=exits[-1]), trunk.resolution, exits)
+
+    def at(self, place: int) -> Designs:
+        """A design by itself, for its costs."""
+        choices = jax.tree.map(lambda values: np.asarray(values)[place : place + 1], self.designs.choices)
+        return Designs(choices, self.designs.resolution[place : place + 1], self.designs.exits[place : place + 1])
 
     def lines(self, among: Sequence[int] | None = None) -> list[Line]:
         """The best design for each constraint, then the front in ascending order of cost.
