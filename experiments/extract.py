@@ -84,10 +84,10 @@ def _require_consistent(arguments) -> None:
 
 def _winner(run, name: str, text: str):
     """The design of a search, and the phase whose parameters were searched."""
-    from ofav2_jax.nas.api import search_directory
     from ofav2_jax.nas.costs import Constraint
     from ofav2_jax.nas.result import best_of, read_front
     from ofav2_jax.run import checkpoint
+    from ofav2_jax.run.search.api import search_directory
 
     constraint = Constraint.parse(text)
     found, content = read_front(search_directory(run.directory, name))

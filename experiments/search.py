@@ -78,8 +78,8 @@ def _parser(program: str) -> Parser:
 def _prepare(arguments):
     """The search, before anything is evaluated or written, and what it is going to do."""
     from ofav2_jax import open_run
-    from ofav2_jax.nas.api import make_search, search_directory
-    from ofav2_jax.nas.search import SearchSettings
+    from ofav2_jax.nas.settings import SearchSettings
+    from ofav2_jax.run.search.api import make_search, search_directory
 
     from .caching import cache_programs
     from .search_console import SearchConsole, plan_lines

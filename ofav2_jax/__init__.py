@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from ofav2_jax.model.subnet import Subnet
     from ofav2_jax.model.supernet import SuperNet
     from ofav2_jax.model.torch_weights import load_torch, save_torch
-    from ofav2_jax.nas.api import search
     from ofav2_jax.run.extract import extract
     from ofav2_jax.run.opened import open_run
     from ofav2_jax.run.run import Run
+    from ofav2_jax.run.search.api import search
     from ofav2_jax.settings.exit_weights import exit_weights
     from ofav2_jax.settings.settings import Settings
 
@@ -54,7 +54,7 @@ _MODULES = {
     "recalibrate": "model.apply",
     "recalibrate_masked": "model.apply",
     "save_torch": "model.torch_weights",
-    "search": "nas.api",
+    "search": "run.search.api",
     "sort_channels": "model.sorting",
     "to_onnx": "deploy.onnx_file",
     "to_stablehlo": "deploy.stablehlo",

@@ -1,6 +1,7 @@
 """What designs cost, whatever is counted; limits of it; and the least that a space has."""
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Sequence
 from typing import Protocol
@@ -147,3 +148,9 @@ def require_possible(constraint: Constraint, costs: DesignCosts, genes: Genes) -
         raise ValueError(
             f"constraint={str(constraint)!r} cannot be met: the least of the space is {lowest}, of {design}"
         )
+
+
+def table_digest(table: LatencyTable, genes: Genes) -> str:
+    """Tells tables apart, by what they predict of some designs: SHA-256."""
+    designs = genes.designs(genes.draw(np.random.default_rng(0), 256))
+    return hashlib.sha256(" ".join(f"{value:.6g}" for value in table.predict(designs)).encode()).hexdigest()

@@ -1,14 +1,12 @@
 """`Record`: what one evaluation of a trunk measured."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ofav2_jax.checks import is_number, refuse, require_positive
-from ofav2_jax.evaluate.exits import ExitScores
 from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.design import Design
 from ofav2_jax.model.network import NUM_STAGES
@@ -52,22 +50,6 @@ class Record:
                 refuse(field, exits, f"keys that are tuples of stages up to {self.trunk.subnet.height}")
             if not is_number(value) or not 0 <= value <= 100:
                 refuse(f"{field} of the exits {exits}", value, "a number >= 0 and <= 100")
-
-    @classmethod
-    def of_scores(cls, trunk: Design, scores: ExitScores, place: int) -> "Record":
-        """The record of a trunk from the scores of several, among which it has this place.
-
-        Sets of exits above the trunk's top are left out.
-        """
-        kept = [i for i, exits in enumerate(scores.exit_sets) if exits[-1] <= trunk.subnet.height]
-        in_first_half = -(-scores.images // 2)
-
-        def percent(correct: np.ndarray, images: int) -> dict[tuple[int, ...], float]:
-            return {scores.exit_sets[i]: 100 * int(correct[i, place]) / max(1, images) for i in kept}
-
-        loss = tuple(float(value) if math.isfinite(value) else None for value in scores.loss[:, place])
-        halves = percent(scores.halves[0], in_first_half)
-        return cls(trunk, percent(scores.correct, scores.images), scores.images, halves, loss)
 
     def as_json(self) -> dict[str, Any]:
         """A record as a line of an archive; `from_json` is the inverse."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from ofav2_jax import files
 from ofav2_jax.model.network import network_spec
-from ofav2_jax.report import html, paper, pictures
+from ofav2_jax.report import html, paper, pictures, searches
 from ofav2_jax.report.curves import training_curves
 from ofav2_jax.report.records import RunRecord, read_run
 from ofav2_jax.settings.phases import Phase
@@ -31,7 +31,7 @@ def write_report(workdir: Path) -> Path:
         ValueError: if `workdir` is no run directory, or if a file in it cannot be read; names the file.
     """
     run = read_run(workdir)
-    sections = (_head, _accuracy, _phases, _curves, _choices, _circumstances)
+    sections = (_head, _accuracy, _phases, _curves, _choices, searches.section, _circumstances)
     path = workdir / files.REPORT
     files.write_text(path, html.document(run.settings["name"], (part for section in sections for part in section(run))))
     return path

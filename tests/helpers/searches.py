@@ -19,8 +19,9 @@ from ofav2_jax.evaluate.exits import ExitScores
 from ofav2_jax.model.design import exit_sets
 from ofav2_jax.nas.genes import Designs, Genes, at_height, used
 from ofav2_jax.nas.records import Record, designs_of
-from ofav2_jax.nas.search import Search, SearchSettings
-from ofav2_jax.nas.source import source_of_net
+from ofav2_jax.nas.settings import SearchSettings
+from ofav2_jax.run.search.search import Search
+from ofav2_jax.run.search.source import source_of_net
 
 IMAGES = 1000
 

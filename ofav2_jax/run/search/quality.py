@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ofav2_jax.nas.costs import DesignCosts
-from ofav2_jax.nas.directory import Round
 from ofav2_jax.nas.records import Record, designs_of, top1_of
+from ofav2_jax.run.search.directory import Round
 
 # Of fewer trunks Kendall's tau says little.
 _MIN_TRUNKS = 5

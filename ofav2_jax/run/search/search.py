@@ -1,73 +1,28 @@
 """`Search`: evaluates trunks round by round until its budget is spent, then the front on the whole splits."""
 
-import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ofav2_jax import files
-from ofav2_jax.checks import refuse, require_among, require_positive
+from ofav2_jax.evaluate.exits import ExitScores
 from ofav2_jax.model.design import Design
-from ofav2_jax.nas.costs import COSTS, Constraint, DesignCosts, LatencyTable, require_possible
-from ofav2_jax.nas.directory import FORMAT, Round, SearchDirectory
+from ofav2_jax.nas.costs import DesignCosts, LatencyTable, require_possible, table_digest
 from ofav2_jax.nas.front import MAX_FRONT, Chosen, Line
-from ofav2_jax.nas.genes import EXITS, Genes
-from ofav2_jax.nas.outcome import Outcome
+from ofav2_jax.nas.genes import Genes
 from ofav2_jax.nas.predictor import require_sklearn
 from ofav2_jax.nas.progress import Remaining, SearchPlan, SearchProgress, SearchReporter, SilentSearch
 from ofav2_jax.nas.propose import ROUND, Proposer
 from ofav2_jax.nas.records import Record, designs_of
 from ofav2_jax.nas.result import FRONT, SearchResult
-from ofav2_jax.nas.source import Source
+from ofav2_jax.nas.settings import SearchSettings
 from ofav2_jax.run.run import StoppedError
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchSettings:
-    """What a search is to find, and with how much effort.
-
-    Attributes:
-        cost: what is minimised beside the error: "macs", "params" or "latency".
-        constraints: what is allowed to cost how much, each a question by itself, for instance "macs<=3M".
-        exits: "single": one exit each; "any": every set of exits, whose logits are averaged.
-        budget: trunks to evaluate, those of earlier calls included.
-        images: validation images to score a trunk with; all of them if there are fewer.
-        seed: the trunks of the start and the proposals follow from it.
-
-    Raises:
-        ValueError: naming the field, the value and what is allowed.
-    """
-
-    cost: str = "macs"
-    constraints: tuple[Constraint, ...] = ()
-    exits: str = "single"
-    budget: int = 200
-    images: int = 5000
-    seed: int = 0
-
-    def __post_init__(self):
-        require_among("cost", self.cost, COSTS)
-        if isinstance(self.constraints, str) or not isinstance(self.constraints, Sequence):
-            refuse("constraints", self.constraints, "a list, for instance ['macs<=3M', 'params<=500k']")
-        parsed = [each if isinstance(each, Constraint) else Constraint.parse(each) for each in self.constraints]
-        object.__setattr__(self, "constraints", tuple(dict.fromkeys(parsed)))
-        require_among("exits", self.exits, EXITS)
-        require_positive("budget", self.budget)
-        require_positive("images", self.images)
-        if type(self.seed) is not int or self.seed < 0:
-            refuse("seed", self.seed, "an int >= 0")
-
-    def require_costs(self, names: Sequence[str]) -> None:
-        """Refuses costs that are not known.
-
-        Raises:
-            ValueError: naming the field.
-        """
-        for field, name in (("cost", self.cost), *(("constraint", str(each)) for each in self.constraints)):
-            if name.partition("<=")[0] not in names:
-                raise ValueError(f"{field}={name!r} is not allowed without a table of latencies, which --table names")
+from ofav2_jax.run.search.directory import FORMAT, Round, SearchDirectory
+from ofav2_jax.run.search.outcome import Outcome
+from ofav2_jax.run.search.source import Source
 
 
 class Search:
@@ -77,7 +32,7 @@ class Search:
         source: what is searched.
         settings: what is to be found.
         directory: where the search is kept; made by `run`.
-        table: predicts latencies, and the digest of its file.
+        table: predicts latencies.
         reporter: receives the progress.
 
     Attributes:
@@ -93,7 +48,7 @@ class Search:
         source: Source,
         settings: SearchSettings,
         directory: Path,
-        table: tuple[LatencyTable, str] | None = None,
+        table: LatencyTable | None = None,
         reporter: SearchReporter | None = None,
     ):
         require_sklearn()
@@ -102,7 +57,7 @@ class Search:
         self._genes = Genes(source.net, source.settings.resolutions, settings.exits, source.space)
         if not any(len(values) > 1 for values in self._genes.values[:-2]):
             raise ValueError(f"phase={source.about['phase']!r} leaves nothing to search: no choice is elastic by then")
-        self._costs = DesignCosts(source.net, None if table is None else table[0])
+        self._costs = DesignCosts(source.net, table)
         settings.require_costs(self._costs.names)
         for constraint in settings.constraints:
             require_possible(constraint, self._costs, self._genes)
@@ -111,7 +66,7 @@ class Search:
         self._question = {
             "cost": settings.cost,
             "constraints": list(map(str, settings.constraints)),
-            "table": None if table is None else table[1],
+            "table": None if table is None else table_digest(table, self._genes),
         }
         self._identity = {
             "format": FORMAT,
@@ -284,7 +239,7 @@ class Search:
         scores = self._source.evaluator.score_exits(self._source.params, subnets, resolution, images)
         work = len(group) * (scores.images + self.plan.recalibration_images)
         self._remaining_s = self._remaining.add(work, self._source.evaluator.seconds_compiling)
-        return [Record.of_scores(trunk, scores, place) for place, trunk in enumerate(group)]
+        return [_record(trunk, scores, place) for place, trunk in enumerate(group)]
 
     def _report(self, stage: str, done: int, total: int, records: Sequence[Record]) -> None:
         best = max(max(record.top1[exits] for exits in self._genes.exit_sets) for record in records)
@@ -294,3 +249,15 @@ class Search:
 def _places(lines: Sequence[Line]) -> list[int]:
     """The places of all designs that a table shows."""
     return sorted({place for line in lines for place in (line.place, line.uniform) if place is not None})
+
+
+def _record(trunk: Design, scores: ExitScores, place: int) -> Record:
+    """What was measured of one of several trunks, with all sets of exits up to its top."""
+    kept = [i for i, exits in enumerate(scores.exit_sets) if exits[-1] <= trunk.subnet.height]
+
+    def percent(correct: np.ndarray, images: int) -> dict[tuple[int, ...], float]:
+        return {scores.exit_sets[i]: 100 * int(correct[i, place]) / images for i in kept}
+
+    loss = tuple(float(value) if math.isfinite(value) else None for value in scores.loss[:, place])
+    half = percent(scores.halves[0], -(-scores.images // 2))
+    return Record(trunk, percent(scores.correct, scores.images), scores.images, half, loss)

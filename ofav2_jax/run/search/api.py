@@ -1,6 +1,5 @@
 """`search`: finds good subnets of a run's supernet, or of one from elsewhere."""
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,10 @@ from ofav2_jax.model.supernet import SuperNet
 from ofav2_jax.nas.costs import COSTS, Constraint, LatencyTable
 from ofav2_jax.nas.progress import SearchReporter
 from ofav2_jax.nas.result import SearchResult
-from ofav2_jax.nas.search import Search, SearchSettings
-from ofav2_jax.nas.source import Source, source_of_net, source_of_run
+from ofav2_jax.nas.settings import SearchSettings
 from ofav2_jax.run.opened import OpenedRun
+from ofav2_jax.run.search.search import Search
+from ofav2_jax.run.search.source import Source, source_of_net, source_of_run
 from ofav2_jax.settings.settings import Settings
 
 
@@ -32,7 +32,7 @@ def search(
     budget: int = 200,
     images: int = 5000,
     seed: int = 0,
-    table: LatencyTable | str | os.PathLike | None = None,
+    table: LatencyTable | None = None,
     reporter: SearchReporter | None = None,
 ) -> SearchResult: ...
 @overload
@@ -50,7 +50,7 @@ def search(
     budget: int = 200,
     images: int = 5000,
     seed: int = 0,
-    table: LatencyTable | str | os.PathLike | None = None,
+    table: LatencyTable | None = None,
     reporter: SearchReporter | None = None,
 ) -> SearchResult: ...
 def search(source: Any, *args: Any, **kwargs: Any) -> SearchResult:
@@ -77,7 +77,7 @@ def search(source: Any, *args: Any, **kwargs: Any) -> SearchResult:
         budget: how many trunks to evaluate in all, those of earlier calls included.
         images: validation images that each of them is scored with.
         seed: other seeds try other subnets.
-        table: latencies of a device, or their file; for the cost "latency" and constraints on it.
+        table: latencies of a device, for the cost "latency" and constraints on it.
         reporter: receives the progress; None: nobody.
 
     Called again, it goes on where it was stopped or killed; with a larger budget it evaluates more; with other costs
@@ -104,7 +104,7 @@ def make_search(
     budget: int = 200,
     images: int = 5000,
     seed: int = 0,
-    table: Any = None,
+    table: LatencyTable | None = None,
     reporter: SearchReporter | None = None,
     **kwargs: Any,
 ) -> Search:
@@ -117,11 +117,10 @@ def make_search(
         directory, open_source = _of_net(source, *args, **kwargs)
     else:
         raise ValueError(f"source is a {type(source).__name__}, which is not allowed: it must be a run or a SuperNet")
-    loaded = None if table is None else _load(table)
     opened = open_source()
-    if loaded is not None:
-        loaded[0].require_fit(opened.net, opened.settings.resolutions)
-    return Search(opened, settings, directory, loaded, reporter)
+    if table is not None:
+        table.require_fit(opened.net, opened.settings.resolutions)
+    return Search(opened, settings, directory, table, reporter)
 
 
 def _of_run(run: OpenedRun, *, name: str = "default", phase: str | None = None) -> tuple[Path, Callable[[], Source]]:
@@ -148,15 +147,3 @@ def search_directory(run: Path, name: Any) -> Path:
     if not isinstance(name, str) or not name.isprintable() or name in ("", ".", "..") or name != Path(name).name:
         refuse("name", name, "a directory's name without '/'")
     return run / files.SEARCHES / name
-
-
-def _load(table: Any) -> tuple[Any, str]:
-    """A table of latencies, and the digest of its file, or its type where there is none."""
-    if not isinstance(table, str | os.PathLike):
-        return table, type(table).__name__
-    from ofav2_jax.latency.table import LatencyTable
-
-    path = local_path("table", table)
-    if not path.is_file():
-        refuse("table", str(path), "a file that `python -m experiments.latency` wrote")
-    return LatencyTable.load(path), hashlib.sha256(path.read_bytes()).hexdigest()

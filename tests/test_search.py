@@ -14,13 +14,13 @@ import pytest
 import ofav2_jax as ofa
 from ofav2_jax import files as package_files
 from ofav2_jax.nas.costs import Constraint, DesignCosts, least
-from ofav2_jax.nas.directory import Journal, SearchDirectory
 from ofav2_jax.nas.result import best_of, read_front
 from ofav2_jax.run.run import StoppedError
 from ofav2_jax.run.run_directory import DifferentRunError, DirectoryInUseError
+from ofav2_jax.run.search.directory import Journal, SearchDirectory
 from tests.helpers import searches
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 class Killed(BaseException):
@@ -191,13 +191,14 @@ class Table:
 
 
 def test_latency_is_a_cost_like_others(tmp_path):
-    table = Table(ofa.SuperNet("ofa_mbv3", 0.1, 10)), "0123"
+    table = Table(ofa.SuperNet("ofa_mbv3", 0.1, 10))
     limit = "latency<=20us"
     result = searches.search(tmp_path / "search", table=table, cost="latency", constraints=[limit]).run()
     assert result.lines[0].found.costs["latency"] <= 0.02
     design = json.loads((tmp_path / "search" / "front.json").read_text())["lines"][0]["design"]
-    assert design["latency"] == {"predicted_ms": result.lines[0].found.costs["latency"], "table": "0123"}
-    assert json.loads((tmp_path / "search" / "rounds" / "01.json").read_text())["table"] == "0123"
+    assert design["latency"]["predicted_ms"] == result.lines[0].found.costs["latency"]
+    round = json.loads((tmp_path / "search" / "rounds" / "01.json").read_text())
+    assert len(design["latency"]["table"]) == 64 and round["table"] == design["latency"]["table"]
     for search in (dict(cost="latency"), dict(constraints=["latency<=2ms"])):
         with pytest.raises(ValueError, match="not allowed without a table of latencies"):
             searches.search(tmp_path / "other", **search)

@@ -8,12 +8,12 @@ import numpy as np
 
 from ofav2_jax.model.design import Design
 from ofav2_jax.nas.costs import DesignCosts
-from ofav2_jax.nas.directory import SearchDirectory
 from ofav2_jax.nas.front import Chosen, Line
-from ofav2_jax.nas.quality import means, quality
 from ofav2_jax.nas.records import Record
 from ofav2_jax.nas.result import FORMAT, Accuracy, Found, FoundLine, SearchResult
-from ofav2_jax.nas.source import Source
+from ofav2_jax.run.search.directory import SearchDirectory
+from ofav2_jax.run.search.quality import means, quality
+from ofav2_jax.run.search.source import Source
 
 
 @dataclasses.dataclass(frozen=True)
