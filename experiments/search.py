@@ -8,10 +8,13 @@ RUN/search/NAME. A constraint is macs<=3M, params<=500k or latency<=2ms; each is
 """
 
 import contextlib
+import importlib
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from ofav2_jax.checks import refuse
 
 from .output import print_anything
 from .parser import Parser, complain
@@ -38,7 +41,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     from ofav2_jax.run.checkpoint import CorruptCheckpointError
 
     try:
-        search, plan = _prepare(arguments)
+        search, plan, measure = _prepare(arguments)
     except (ValueError, OSError, ImportError) as error:
         complain(error)
         return 2
@@ -52,7 +55,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
         print("\n".join(plan))
         return 0
     given = sys.argv[1:] if argv is None else list(argv)
-    return _execute(search, arguments, given, program)
+    return _execute(search, measure, arguments, given, program)
 
 
 def _parser(program: str) -> Parser:
@@ -76,8 +79,9 @@ def _parser(program: str) -> Parser:
 
 
 def _prepare(arguments):
-    """The search, before anything is evaluated or written, and what it is going to do."""
-    from ofav2_jax import open_run
+    """The search, before anything is evaluated or written; what it is going to do; what measures a design, or None."""
+    from ofav2_jax import extract, open_run
+    from ofav2_jax.nas.costs import COSTS
     from ofav2_jax.nas.settings import SearchSettings
     from ofav2_jax.run.search.api import make_search, search_directory
 
@@ -93,23 +97,32 @@ def _prepare(arguments):
         "seed": arguments.seed,
     }
     # What can be refused without the data.
-    SearchSettings(**wanted)
+    SearchSettings(**wanted).require_costs(COSTS if arguments.table else COSTS[:2])
     search_directory(arguments.run, arguments.name)
+    table = None if arguments.table is None else _load_table(arguments.table)
     cache_programs()
     run = open_run(arguments.run, data_dir=arguments.data_dir, archive=arguments.archive)
     search = make_search(
-        run, name=arguments.name, phase=arguments.phase, table=arguments.table, reporter=SearchConsole(), **wanted
+        run, name=arguments.name, phase=arguments.phase, table=table, reporter=SearchConsole(), **wanted
     )
-    return search, plan_lines(search.plan)
+    measure = None if table is None else lambda design: table.measure(extract(run, design, phase=arguments.phase))
+    return search, plan_lines(search.plan), measure
 
 
-def _execute(search, arguments, given: Sequence[str], program: str) -> int:
+def _load_table(path: Path):
+    if not path.expanduser().is_file():
+        refuse("table", str(path), "a file of latencies, see the command latency")
+    # Only a search that wants latencies needs what measures them.
+    return importlib.import_module("ofav2_jax.latency.table").LatencyTable.load(path)
+
+
+def _execute(search, measure, arguments, given: Sequence[str], program: str) -> int:
     """Searches and prints; returns the exit status."""
     from ofav2_jax.run.run import StoppedError
     from ofav2_jax.run.run_directory import DifferentRunError, DirectoryInUseError
 
     from .console import rebuild_report
-    from .search_console import extract_lines, result_lines
+    from .search_console import extract_lines, latency_lines, result_lines
     from .stopping import StopSignals
 
     with StopSignals(search, [*program.split(), *given]) as signals:
@@ -128,6 +141,8 @@ def _execute(search, arguments, given: Sequence[str], program: str) -> int:
     with contextlib.suppress(OSError):
         print("\n".join(["", *result_lines(result, search.plan.constraints), ""]))
         commands = extract_lines(result, str(arguments.run), arguments.name, extract)
+        for line in latency_lines(result, measure):
+            print(line, flush=True)
         print("\n".join(["to take one out:", *(f"    {each}" for each in commands), ""]))
         print(f"results      {result.directory}/front.json, {arguments.run.expanduser()}/report.html")
     return 0

@@ -4,9 +4,10 @@ import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ofav2_jax.model.design import Design
 from ofav2_jax.nas.costs import Constraint, amount
 from ofav2_jax.nas.progress import SearchPlan, SearchProgress
 from ofav2_jax.nas.result import Accuracy, FoundLine, SearchResult
@@ -146,6 +147,24 @@ def quality_lines(quality: Mapping[str, Any]) -> list[str]:
         f"MACs alone   tau {both(mean['macs'])}",
         reliability,
     ]
+
+
+def latency_lines(result: SearchResult, measure: Callable[[Design], float] | None) -> Iterator[str]:
+    """How long the winners take on this machine, each measured as a whole network, beside what was predicted.
+
+    Args:
+        result: what was found.
+        measure: milliseconds of a design; None: there is no table, so that nobody asks.
+    """
+    for line in (each for each in result.lines if measure is not None and each.constraint is not None):
+        assert measure is not None
+        try:
+            measured = measure(line.found.design)
+        except (ValueError, ImportError) as error:
+            yield f"latency      not measured: {error}"
+            return
+        predicted = line.found.costs["latency"]
+        yield f"latency      {line.constraint}: {measured:.3f} ms measured, {predicted:.3f} ms predicted"
 
 
 def extract_lines(result: SearchResult, run: str, name: str, program: str) -> list[str]:
