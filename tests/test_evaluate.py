@@ -13,6 +13,7 @@ from ofav2_jax.data import augment
 from ofav2_jax.data.digits import load_digits
 from ofav2_jax.evaluate.evaluator import uniform_scores
 from ofav2_jax.evaluate.exits import label_rank
+from ofav2_jax.model.design import exit_sets
 from ofav2_jax.run.assembly import assemble, initial_params
 from ofav2_jax.runtime.feed import StreamedImages
 from ofav2_jax.settings.recipe import Augmentation, Evaluation, Recipe
@@ -125,6 +126,24 @@ def test_all_sets_of_exits_at_once(params, scores, exit_scores):
     assert (part.images, rest.images) == (40, 30)
     assert (part.correct + rest.correct)[:, 0].tolist() == exit_scores.correct[:, 2].tolist()
     np.testing.assert_allclose(part.loss * 40 + rest.loss * 30, exit_scores.loss[:, 2:3] * 70, rtol=1e-5)
+
+
+def test_sets_of_exits_of_several_trunks():
+    """Where all trunks run at once, as on a GPU; an exit that is not finite spoils its own sets only."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5, 2, 6, 10)).astype(np.float32)
+    logits[3, 1, 2, 5] = np.nan
+    labels, half = rng.integers(10, size=6), np.array([0, 1, 0, 1, 0, -1])
+    counter = evaluator(1)._exits
+    counted, loss = counter._count(jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(half))
+    assert counted.shape == (2, 31, 2) and loss.shape == (5, 2)
+    for place, exits in enumerate(exit_sets(NET)):
+        mean = logits[np.array(exits) - 1].mean(0)
+        correct = (mean.argmax(-1) == labels) & np.isfinite(mean).all(-1)
+        for which in (0, 1):
+            assert counted[which, place].tolist() == correct[:, half == which].sum(-1).tolist()
+    shares = np.asarray(jax.nn.log_softmax(logits))[:, :, np.arange(6), labels][..., :5]
+    np.testing.assert_allclose(loss, -shares.sum(-1), rtol=1e-5)
 
 
 def test_exit_scores_that_are_refused(params):

@@ -18,6 +18,7 @@ from ofav2_jax.nas.result import best_of, read_front
 from ofav2_jax.run.run import StoppedError
 from ofav2_jax.run.run_directory import DifferentRunError, DirectoryInUseError
 from ofav2_jax.run.search.directory import Journal, SearchDirectory
+from ofav2_jax.run.search.source import source_of_net
 from tests.helpers import searches
 
 ROOT = Path(__file__).parents[1]
@@ -299,3 +300,39 @@ def test_phase_without_choices_is_refused(tmp_path):
     of = dataclasses.replace(of, space=of.space.restrict(kernel=[7], expand=[6], depth=[4]))
     with pytest.raises(ValueError, match="leaves nothing to search"):
         searches.search(tmp_path / "search", of)
+
+
+def test_supernets_from_elsewhere(tmp_path):
+    of = searches.source()
+    real = source_of_net(of.net, {"params": of.params}, of.dataset, of.settings)
+    recalibration = real.evaluator.recalibration.indices
+    assert recalibration.size == real.recalibration["images"] == 1000 and recalibration.shape[1] == 100
+    assert real.identity() == of.identity()
+    variables, other = {"params": of.params}, ofa.Settings.paper("ee_d")
+    many = dataclasses.replace(of.net, num_classes=11)
+    for args, kwargs, told in (
+        (("run",), {}, "source is a str, which is not allowed"),
+        ((of.net, {"params": {}}, of.dataset, tmp_path), {}, "are not those of network='ofa_mbv3'"),
+        ((of.net, variables, "digits", tmp_path), {}, "dataset='digits' is not allowed"),
+        ((many, variables, of.dataset, tmp_path), {}, "dataset has 10 classes, which is not allowed"),
+        ((of.net, variables, of.dataset, "gs://bucket"), {}, "local file system"),
+        ((of.net, variables, of.dataset, tmp_path), {"settings": 3}, "settings=3 is not allowed"),
+        (
+            (of.net, variables, of.dataset, tmp_path),
+            {"settings": other},
+            "settings.network='ee_d'",
+        ),
+        ((of.net, variables, of.dataset, tmp_path), {"constraints": "macs<=3M"}, "constraints='macs<=3M'"),
+        ((of.net, variables, of.dataset, tmp_path), {"budget": "x"}, "budget='x' is not allowed"),
+    ):
+        with pytest.raises(ValueError, match=r"not allowed|local file system|not those of") as error:
+            ofa.search(*args, **kwargs)
+        assert told in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_table_of_another_network_is_refused(tmp_path):
+    of = searches.source("ee_d")
+    with pytest.raises(ValueError, match="table is one of ofa_mbv3, not of ee_d"):
+        ofa.search(of.net, {"params": of.params}, of.dataset, tmp_path / "s", cost="latency", table=Table(of.net))
+    assert not list(tmp_path.iterdir())
