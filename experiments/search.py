@@ -139,11 +139,11 @@ def _execute(search, measure, arguments, given: Sequence[str], program: str) -> 
     rebuild_report(arguments.run.expanduser())
     extract = "extract".join(program.rsplit("search", 1))
     with contextlib.suppress(OSError):
-        print("\n".join(["", *result_lines(result, search.plan.constraints), ""]))
+        print("\n".join(["", *result_lines(result, search.plan.constraints)]))
         commands = extract_lines(result, str(arguments.run), arguments.name, extract)
         for line in latency_lines(result, measure):
             print(line, flush=True)
-        print("\n".join(["to take one out:", *(f"    {each}" for each in commands), ""]))
+        print("\n".join(["", "to take one out:", *(f"    {each}" for each in commands), ""]))
         print(f"results      {result.directory}/front.json, {arguments.run.expanduser()}/report.html")
     return 0
 

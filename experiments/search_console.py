@@ -85,7 +85,7 @@ def _table(lines: Sequence[FoundLine]) -> list[str]:
     first = lines[0].found
     with_latency = "latency" in first.costs
     costs = ["MACs", "params", *(["ms"] if with_latency else [])]
-    widths = [9, 9, *([8] if with_latency else [])]
+    widths = [10, 9, *([10] if with_latency else [])]
     head = "".join(f"{name:>{width}}" for name, width in zip(costs, widths))
     of_images = f"top-1 in %, validation (n={first.validation.images:,}) and test (n={first.test.images:,})"
     width = max([len("front"), *(len(str(line.constraint)) for line in lines if line.constraint)])
@@ -115,7 +115,7 @@ def _table(lines: Sequence[FoundLine]) -> list[str]:
 
 def _cost(name: str, value: float) -> str:
     if name == "latency":
-        return f"{value:.3f}"
+        return f"{value:.4g}"
     unit, size = ("M", 1e6) if value >= 1e5 else ("k", 1e3)
     return f"{value / size:.3g} {unit}"
 
@@ -164,7 +164,7 @@ def latency_lines(result: SearchResult, measure: Callable[[Design], float] | Non
             yield f"latency      not measured: {error}"
             return
         predicted = line.found.costs["latency"]
-        yield f"latency      {line.constraint}: {measured:.3f} ms measured, {predicted:.3f} ms predicted"
+        yield f"latency      {line.constraint}: {measured:.4g} ms measured, {predicted:.4g} ms predicted"
 
 
 def extract_lines(result: SearchResult, run: str, name: str, program: str) -> list[str]:

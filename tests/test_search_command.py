@@ -4,11 +4,16 @@ import json
 import os
 import shutil
 import signal
+import sys
+import types
+from pathlib import Path
 
 import pytest
 
 import ofav2_jax as ofa
-from experiments import extract, search
+from experiments import extract, search, search_console
+from ofav2_jax.nas.costs import Constraint, DesignCosts
+from ofav2_jax.nas.result import Accuracy, Found, FoundLine, SearchResult
 from ofav2_jax.run.run import StoppedError
 from tests.helpers import searches
 
@@ -140,6 +145,52 @@ def test_extract_refuses_in_one_line(here, monkeypatch, capsys, arguments, told)
     out, err = capsys.readouterr()
     assert status == 2 and told in err and err.startswith("error: ") and err.count("\n") == 1 and not out
     assert not (here / "net.safetensors").exists()
+
+
+class Table:
+    """Half a nanosecond for each multiply-accumulate."""
+
+    network = "ofa_mbv3"
+
+    def require_fit(self, net, resolutions):
+        if net.network != self.network:
+            raise ValueError(f"the latency table is of network={self.network!r}, not {net.network!r}")
+
+    def predict(self, designs):
+        return DesignCosts(ofa.SuperNet("ofa_mbv3", 0.1, 10))("macs", designs) / 2e6
+
+
+def test_latencies_come_from_a_table(here, monkeypatch, capsys):
+    monkeypatch.chdir(here)
+    (here / "device.json").write_text("{}")
+    loaded = types.SimpleNamespace(load=lambda path: Table() if path.read_text() else None)
+    monkeypatch.setitem(sys.modules, "ofav2_jax.latency.table", types.SimpleNamespace(LatencyTable=loaded))
+    arguments = ["--run=run", "--table=device.json", "--cost=latency", "--dry_run"]
+    assert search.main([*arguments, "--constraint=latency<=1ms"]) == 0
+    assert "few milliseconds, latency<=1ms" in capsys.readouterr().out
+    assert search.main([*arguments, "--constraint=latency<=1us"]) == 2
+    assert "cannot be met: the least of the space is 0.0" in capsys.readouterr().err
+    monkeypatch.setattr(Table, "network", "ee_d")
+    assert search.main(arguments) == 2
+    assert capsys.readouterr().err == "error: the latency table is of network='ee_d', not 'ofa_mbv3'\n"
+
+
+def test_winners_are_measured():
+    accuracy = Accuracy(50.0, 100)
+    design = ofa.Design.parse("k7-e6-d4-l7-h5@16")
+    found = Found(design, {"macs": 1e6, "params": 1e5, "latency": 1.25}, accuracy, accuracy)
+    lines = (FoundLine(Constraint("latency", 2.0), found, None), FoundLine(None, found, None))
+    result = SearchResult(Path("here"), "latency", lines, (), {})
+
+    def refuse(design):
+        raise ValueError("the table is of another machine")
+
+    told = "latency      latency<=2ms: 1.5 ms measured, 1.25 ms predicted"
+    assert list(search_console.latency_lines(result, lambda asked: 1.5 * (asked == design))) == [told]
+    assert list(search_console.latency_lines(result, refuse)) == [
+        "latency      not measured: the table is of another machine"
+    ]
+    assert list(search_console.latency_lines(result, None)) == []
 
 
 @pytest.mark.parametrize("program", ["ofav2 search", "python -m experiments.search"])
