@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ofav2_jax import files
-from ofav2_jax.checks import is_number, refuse
+from ofav2_jax.checks import is_number, refuse, require_text
 from ofav2_jax.model.design import Design
 from ofav2_jax.nas.costs import Constraint
 from ofav2_jax.nas.records import Record
@@ -140,6 +140,8 @@ def best_of(found: Sequence[Found], constraint: Constraint | str) -> Found:
     limit = constraint if isinstance(constraint, Constraint) else Constraint.parse(constraint)
     if any(limit.cost not in each.costs for each in found):
         raise ValueError(f"constraint={str(limit)!r} is not allowed: the search knew no {limit.cost}")
+    if not found:
+        raise ValueError(f"constraint={str(limit)!r} is met by no design: the search found none")
     fitting = [each for each in found if each.costs[limit.cost] <= limit.limit]
     if not fitting:
         lowest = min(each.costs[limit.cost] for each in found)
@@ -165,6 +167,8 @@ def read_front(directory: Path) -> tuple[list[Found], dict[str, Any]]:
         raise ValueError(f"search={directory.name!r} is not finished: there is no {path}; start it again to go on")
     content = files.read_json(path, ("lines", "run"))
     try:
+        require_text("run.phase", content["run"]["phase"])
+        require_text("run.params_sha256", content["run"]["params_sha256"])
         found = [Found.from_json(line["design"]) for line in content["lines"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read: {files.reason(error)}") from error

@@ -14,12 +14,13 @@ from ofav2_jax.report.svg import COLOURS, INK, MARKERS, Picture, picture
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# How costs are shown: their unit, its size, and the label of an axis.
+# How costs are shown: their unit, its size, and the label of an axis; and what a search for them wants.
 _COSTS = {
     "macs": ("million MACs", 1e6, "MACs per image in millions"),
     "params": ("million params", 1e6, "parameters in millions"),
     "latency": ("ms", 1.0, "predicted latency in ms"),
 }
+_WANTED = {"macs": "few MACs", "params": "few parameters", "latency": "low latency"}
 _FIELDS = ("run", "exits", "cost", "constraints", "evaluated", "images", "lines", "quality", "archive")
 
 
@@ -94,7 +95,7 @@ def _finished(name: str, content: Mapping[str, Any]) -> Iterator[str]:
             "trunks evaluated": f"{content['evaluated']:,}",
             "validation images each": f"{content['images']:,}",
             "exits": content["exits"],
-            "wanted": ", ".join([f"little {content['cost']}", *map(str, content["constraints"])]),
+            "wanted": ", ".join([_WANTED[content["cost"]], *map(str, content["constraints"])]),
         }
     )
     front = [line["design"] for line in content["lines"] if line["constraint"] is None]

@@ -165,8 +165,8 @@ class SearchDirectory:
         for number, line in enumerate(journal.read(), 1):
             try:
                 found.append((Record.from_json(line), line))
-            except ValueError as error:
-                raise ValueError(f"{journal.path} cannot be read: line {number}: {error}") from error
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{journal.path} cannot be read: line {number}: {files.reason(error)}") from error
         return found
 
     def claim(self, settings: Mapping[str, Any]) -> None:
