@@ -99,7 +99,7 @@ def here(tmp_path_factory):
 NETWORK, OUT, RUN = "--network={here}/net.safetensors", "--out={here}/new", "--run={here}/empty"
 DESIGN = "--subnet=k7-e6-d4-l7-h5@64"
 WRONG = [
-    (extract, [], "--run, --subnet, --out"),
+    (extract, [], "--run, --out"),
     (extract, [RUN, DESIGN, OUT + ".onnx"], "must end in .safetensors"),
     (extract, [RUN, DESIGN, "--out={here}/taken.safetensors"], "it exists already"),
     (extract, [RUN, DESIGN, "--out={here}/nowhere/net.safetensors"], "is not a directory"),
