@@ -17,8 +17,8 @@ _MIN_TRUNKS = 5
 def quality(rounds: Sequence[Round], records: Sequence[Record], costs: DesignCosts) -> dict[str, Any]:
     """Kendall's tau of predictions, of MACs alone, and between two halves of the validation images.
 
-    Predictions are those with which a round's trunks were proposed, before they were evaluated. The last is what a
-    perfect predictor could reach, about. All are of single exits.
+    Predictions are those with which a round's trunks were proposed, before they were evaluated. The last says how much
+    of a ranking is noise, at half as many images. All are of single exits.
 
     Args:
         rounds: the rounds, round 0 first.
