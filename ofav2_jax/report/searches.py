@@ -188,8 +188,8 @@ def _text(design: Mapping[str, Any]) -> str:
 def _quality(quality: Mapping[str, Any]) -> Iterator[str]:
     yield (
         "<p class=\"muted\">Kendall's tau between what was predicted of a round's new trunks before they were "
-        "evaluated and what was then measured; beside it that of MACs alone. The last row is the tau between two halves "
-        "of the validation images, which says how much of a ranking is noise at half as many images.</p>"
+        "evaluated and what was then measured; beside it that of MACs alone. The last row is the tau between two "
+        "halves of the validation images: it says how much of a ranking is noise, at half as many images.</p>"
     )
 
     def cells(taus: Mapping[str, Any]) -> list[str]:
