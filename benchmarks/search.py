@@ -28,13 +28,13 @@ from scipy.stats import kendalltau
 import ofav2_jax as ofa
 from benchmarks.ours import machine, print_setting, write_json
 from ofav2_jax.checks import refuse, shown
+from ofav2_jax.nas.features import Features
+from ofav2_jax.nas.genes import Designs, Genes
+from ofav2_jax.nas.nsga import evolve, hypervolume
+from ofav2_jax.nas.predictor import Predictor
+from ofav2_jax.nas.propose import ROUND, Proposer
+from ofav2_jax.nas.records import Record
 from ofav2_jax.runtime import cpu
-from ofav2_jax.search.features import Features
-from ofav2_jax.search.genes import Designs, Genes
-from ofav2_jax.search.nsga import evolve, hypervolume
-from ofav2_jax.search.predictor import Predictor
-from ofav2_jax.search.propose import ROUND, Proposer
-from ofav2_jax.search.records import Record
 
 _COLUMNS = ("Sub-network", "MACs", "Model Parameters", "Top-1 Acc (%)")
 # ImageNet's validation images.

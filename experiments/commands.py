@@ -32,6 +32,7 @@ COMMANDS = {
     "eps": Command("eps", "--config=CONFIG", "train a supernet by Extended Progressive Shrinking", computes=True),
     "tables": Command("tables", "[--seeds] RUN...", "set the results of runs beside the paper's tables"),
     "report": Command("report", "RUN", "rebuild the page of a run"),
+    "search": Command("search", "--run=RUN --constraint='macs<=3M'", "find good subnets in a run", computes=True),
     "extract": Command("extract", "--run=RUN --subnet=... --out=FILE", "take a network out of a run", computes=True),
     "finetune": Command("finetune", "--run=RUN --subnet=... --workdir=DIR", "train one network further", computes=True),
     "export": Command("export", "--network=FILE --format=onnx --out=FILE", "write it for other runtimes"),

@@ -150,7 +150,7 @@ class DecodingProgress:
             return
         self._said_at = now
         rate = max(done - self._started[1], 1) / max(now - self._started[0], 1e-3)
-        line = f"decoding {done:,} of {total:,} images, {rate:,.0f}/s, {_duration((total - done) / rate)} left"
+        line = f"decoding {done:,} of {total:,} images, {rate:,.0f}/s, {duration((total - done) / rate)} left"
         if self._terminal:
             end = "\r\x1b[K" if done == total else ""
             print(f"\r\x1b[K{line}{end}", end="", file=sys.stderr, flush=True)
@@ -161,7 +161,7 @@ class DecodingProgress:
 # Drawing takes seconds. In a small run a phase is as short as that, and drawing after each would double its time.
 _REPORT_EVERY_S = 60
 # Goes back to the start of a terminal's line and clears it.
-_REWRITE = "\r\x1b[K"
+REWRITE = "\r\x1b[K"
 
 
 class Console:
@@ -181,14 +181,14 @@ class Console:
     def _print(self, text: str, end: str = "\n") -> None:
         # A terminal that is closed, or a pipe that nobody reads any more, must not end the run.
         with contextlib.suppress(OSError):
-            print(f"{_REWRITE if self._terminal else ''}{text}", end=end, flush=True)
+            print(f"{REWRITE if self._terminal else ''}{text}", end=end, flush=True)
 
     def phase_started(self, index: int, phase: Phase) -> None:
         """See `reporter.Reporter`."""
 
     def stepped(self, progress: StepProgress) -> None:
         """See `reporter.Reporter`."""
-        self._remaining = _duration(progress.remaining_s)
+        self._remaining = duration(progress.remaining_s)
         if self._terminal and time.monotonic() - self._drawn_at > 0.2:
             self._drawn_at = time.monotonic()
             self._print(
@@ -219,7 +219,7 @@ class Console:
             self._reported_at = time.monotonic()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

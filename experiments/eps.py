@@ -31,6 +31,7 @@ from ofav2_jax.settings.settings import Settings
 from ofav2_jax.train.epoch import NonFiniteLossError
 
 from .arguments import Arguments, read_arguments
+from .caching import cache_programs as _cache_programs
 from .config import load_dataset, settings_from_config
 from .console import Console, print_plan, print_results, rebuild_report
 from .output import print_anything
@@ -223,23 +224,6 @@ def _require_writable(path: Path) -> None:
         for each in missing:
             with contextlib.suppress(OSError):
                 each.rmdir()
-
-
-def _cache_programs() -> None:
-    """Keeps compiled programs between runs, in the user's cache directory unless JAX is told otherwise."""
-    told = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    folder = Path(told or os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    try:
-        if told is None:
-            folder = folder.expanduser() / "ofav2_jax" / "xla"
-        if told is None or told.startswith("~"):
-            jax.config.update("jax_compilation_cache_dir", str(folder.expanduser()))
-    except RuntimeError:
-        logging.warning(
-            "compiled programs are not kept for later runs, because no home directory is known: set "
-            "JAX_COMPILATION_CACHE_DIR, XDG_CACHE_HOME or HOME to keep them"
-        )
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -1,10 +1,13 @@
 """Takes a network out of a trained supernet and writes it to one file, recalibrated and tested with the run's images.
 
 python -m experiments.extract --run=RUN --subnet=k5-e4-d3-l7-h4@64 --out=net.safetensors [--phase=NAME]    # in a clone
+python -m experiments.extract --run=RUN --search=NAME --constraint='macs<=3M' --out=net.safetensors
 ofav2 extract --run=RUN --subnet=... --out=net.safetensors                                                # anywhere
 
 `--subnet` is a subnet as results.json and the report write it, one digit for the whole network or one for each level
 and stage, and behind the @ the resolution. `+2` behind that adds exit 2, whose logits are then averaged with the last.
+`--search` takes, from what a search of the run found, the most accurate design on validation images that meets the
+constraint.
 """
 
 import sys
@@ -33,9 +36,12 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     print_anything()
     parser = Parser(prog=program, description="Takes a network out of a trained supernet.")
     parser.add_argument("--run", metavar="RUN", type=Path, required=True, help="a run directory")
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--subnet", metavar="DESIGN", help="for instance k5-e4-d3-l7-h4@64; the one that the run has fine-tuned"
     )
+    which.add_argument("--search", metavar="NAME", help="a search of this run, from which the best one is taken")
+    parser.add_argument("--constraint", help="with --search: macs<=3M, params<=500k or latency<=2ms")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the file, NAME.safetensors")
     parser.add_argument("--phase", help="the phase whose parameters are used; the last one that has ended")
     parser.add_argument("--data_dir", type=Path, help="where the run's data set is, if the run was told so")
@@ -46,12 +52,16 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
         # JAX is imported only if the arguments make sense.
         from ofav2_jax import Design, extract, open_run
 
+        _require_consistent(arguments)
         design = None if arguments.subnet is None else Design.parse(arguments.subnet)
         run = open_run(arguments.run, data_dir=arguments.data_dir, archive=arguments.archive)
+        phase = arguments.phase
+        if arguments.search is not None:
+            design, phase = _winner(run, arguments.search, arguments.constraint)
         design = design or run.design
         if design is None:
             raise ValueError(f"--subnet is missing: {run.directory} is the run of a supernet, which holds many")
-        alone = extract(run, design, phase=arguments.phase)
+        alone = extract(run, design, phase=phase)
         alone.save(out)
     except (ValueError, OSError, ImportError) as error:
         complain(error)
@@ -64,6 +74,32 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
         print(f"{split:<12} top-1 {accuracy[split]['top1']:.2f} % of {accuracy[split]['images']} images")
     print(f"written to   {out} ({out.stat().st_size / 1e6:.2f} MB)")
     return 0
+
+
+def _require_consistent(arguments) -> None:
+    if arguments.search is not None and arguments.constraint is None:
+        raise ValueError(
+            "--constraint is missing: --search takes the best design that meets one, for instance macs<=3M"
+        )
+    if arguments.search is None and arguments.constraint is not None:
+        raise ValueError("--constraint is not allowed with --subnet: it chooses among the designs of a --search")
+    if arguments.search is not None and arguments.phase is not None:
+        raise ValueError("--phase is not allowed with --search, which was made of the parameters of one phase")
+
+
+def _winner(run, name: str, text: str):
+    """The design of a search, and the phase whose parameters were searched."""
+    from ofav2_jax.nas.costs import Constraint
+    from ofav2_jax.nas.result import best_of, read_front
+    from ofav2_jax.run import checkpoint
+    from ofav2_jax.run.search.api import search_directory
+
+    constraint = Constraint.parse(text)
+    found, content = read_front(search_directory(run.directory, name))
+    design, searched = best_of(found, constraint).design, content["run"]
+    if checkpoint.digest(run.params(searched["phase"])) != searched["params_sha256"]:
+        raise ValueError(f"search={name!r} is one of other parameters than those of phase {searched['phase']!r} here")
+    return design, searched["phase"]
 
 
 if __name__ == "__main__":

@@ -8,15 +8,25 @@ import sys
 import threading
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
-from ofav2_jax.run.run import Run
 from ofav2_jax.runtime import processes
 
 # A step is over long before that; compiling or testing may not be, and has nothing to save.
 _GRACE_S = 15.0
 # Slurm sends SIGUSR1 or SIGUSR2 where it is asked to (`--signal`); a terminal that is closed sends SIGHUP.
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Stoppable(Protocol):
+    """What can be stopped: a run, or a search."""
+
+    def request_stop(self) -> None:
+        """Makes it stop after the step at hand."""
+
+    @property
+    def latest_checkpoint(self) -> object:
+        """What it goes on from when it is started again; None: from the start."""
 
 
 class StopSignals:
@@ -33,7 +43,7 @@ class StopSignals:
         are_leaving: whether the processes of the run end although they could not stop between two steps.
     """
 
-    def __init__(self, run: Run, command: Sequence[str]):
+    def __init__(self, run: Stoppable, command: Sequence[str]):
         self._run = run
         self._command = shlex.join(command)
         self._received = 0

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ofav2_jax.run.extract import extract
     from ofav2_jax.run.opened import open_run
     from ofav2_jax.run.run import Run
+    from ofav2_jax.run.search.api import search
     from ofav2_jax.settings.exit_weights import exit_weights
     from ofav2_jax.settings.settings import Settings
 
@@ -53,6 +54,7 @@ _MODULES = {
     "recalibrate": "model.apply",
     "recalibrate_masked": "model.apply",
     "save_torch": "model.torch_weights",
+    "search": "run.search.api",
     "sort_channels": "model.sorting",
     "to_onnx": "deploy.onnx_file",
     "to_stablehlo": "deploy.stablehlo",
@@ -81,6 +83,7 @@ __all__ = [
     "recalibrate",
     "recalibrate_masked",
     "save_torch",
+    "search",
     "sort_channels",
     "to_onnx",
     "to_stablehlo",

@@ -13,6 +13,7 @@ REPORT = "report.html"
 LOCK = "lock"
 STATE = "state"
 DAMAGED = "damaged"
+SEARCHES = "search"
 
 # Names inside the directory of a phase.
 PHASE_RESULT = "result.json"

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ofav2_jax import SearchSpace, Settings, Subnet, SuperNet, forward, recalibrate
+from ofav2_jax import SearchSpace, Settings, Subnet, SuperNet, forward, forward_exits, recalibrate
 from ofav2_jax.data import augment
 from ofav2_jax.data.digits import load_digits
-from ofav2_jax.evaluate.evaluator import label_rank, uniform_scores
+from ofav2_jax.evaluate.evaluator import uniform_scores
+from ofav2_jax.evaluate.exits import label_rank
+from ofav2_jax.model.design import exit_sets
 from ofav2_jax.run.assembly import assemble, initial_params
 from ofav2_jax.runtime.feed import StreamedImages
 from ofav2_jax.settings.recipe import Augmentation, Evaluation, Recipe
@@ -59,7 +61,12 @@ def scores(params):
     return evaluator(1).score(params, SUBNETS, RESOLUTION, "test")
 
 
-def test_scores_equal_those_of_static_subnets(params, scores):
+@pytest.fixture(scope="module")
+def exit_scores(params):
+    return evaluator(1).score_exits(params, SUBNETS, RESOLUTION, "test")
+
+
+def test_scores_equal_those_of_static_subnets(params, scores, exit_scores):
     tested = evaluator(1)
     batches = [
         augment.train_images(
@@ -76,7 +83,13 @@ def test_scores_equal_those_of_static_subnets(params, scores):
     shapes = jax.eval_shape(lambda: NET.init(jax.random.key(0), images[:1], Subnet.uniform()))["batch_stats"]
     variables = {"params": params, "batch_stats": jax.tree.map(lambda s: jnp.zeros(s.shape), shapes)}
     for i in (1, 4):
-        logits = forward(NET, recalibrate(NET, variables, batches, SUBNETS[i]), images, SUBNETS[i])
+        if i == 1:
+            logits = forward(NET, recalibrate(NET, variables, batches, SUBNETS[i]), images, SUBNETS[i])
+        else:
+            # As `extract` does, which needs the statistics of every exit.
+            stats = tested.recalibration.of_subnet(tested._programs.replicate(params), SUBNETS[i], RESOLUTION)
+            of_exits = forward_exits(NET, {"params": params, "batch_stats": stats}, images, SUBNETS[i])
+            logits = of_exits[SUBNETS[i].height - 1]
         # Untrained logits may tie within rounding: one image of 70 may differ.
         assert abs(scores[i].top1 - 100 * np.mean(np.argmax(logits, -1) == DIGITS.labels[test])) < 1.5
         is_correct = np.argmax(logits, -1) == DIGITS.labels[test]
@@ -85,6 +98,65 @@ def test_scores_equal_those_of_static_subnets(params, scores):
         assert abs(scores[i].mean_class_top1 - 100 * np.mean(of_classes)) < 3
         top5 = np.argsort(-np.asarray(logits), -1)[:, :5]
         assert abs(scores[i].top5 - 100 * np.mean((top5 == DIGITS.labels[test][:, None]).any(-1))) < 1.5
+    # Sets of exits: the mean of their logits.
+    labels = DIGITS.labels[test]
+    for exits in (each for each in exit_scores.exit_sets if each[-1] <= 4):
+        of_set = np.argmax(of_exits[np.array(exits) - 1].mean(0), -1) == labels
+        counted = exit_scores.halves[:, exit_scores.exit_sets.index(exits), 4]
+        assert np.abs(counted - (of_set[::2].sum(), of_set[1::2].sum())).max() <= 1
+    shares = jax.nn.log_softmax(of_exits)[:, np.arange(70), labels]
+    np.testing.assert_allclose(exit_scores.loss[:4, 4], -shares.mean(-1)[:4], rtol=1e-4)
+
+
+def test_all_sets_of_exits_at_once(params, scores, exit_scores):
+    sets = exit_scores.exit_sets
+    assert len(sets) == len(set(sets)) == 31 and exit_scores.halves.shape == (2, 31, len(SUBNETS))
+    for i, score in enumerate(scores):
+        counted = exit_scores.correct[sets.index((score.subnet.height,)), i]
+        assert counted == pytest.approx(score.top1 * 0.7)
+    # 70 images are batches of 32 on 1 device, and of 48 on 4.
+    four = evaluator(4, batch_size=46).score_exits(params, SUBNETS, RESOLUTION, "test")
+    assert four.images == exit_scores.images == 70
+    assert np.abs(four.halves - exit_scores.halves).max() <= 1
+    np.testing.assert_allclose(four.loss, exit_scores.loss, rtol=1e-4)
+    # Any images, in any order; a trunk whatever is scored with it.
+    some = DIGITS.splits["test"][:70][::-1][:40]
+    part = evaluator(1).score_exits(params, SUBNETS[2:3], RESOLUTION, some)
+    rest = evaluator(1).score_exits(params, SUBNETS[2:3], RESOLUTION, DIGITS.splits["test"][:30])
+    assert (part.images, rest.images) == (40, 30)
+    assert (part.correct + rest.correct)[:, 0].tolist() == exit_scores.correct[:, 2].tolist()
+    np.testing.assert_allclose(part.loss * 40 + rest.loss * 30, exit_scores.loss[:, 2:3] * 70, rtol=1e-5)
+
+
+def test_sets_of_exits_of_several_trunks():
+    """Where all trunks run at once, as on a GPU; an exit that is not finite spoils its own sets only."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5, 2, 6, 10)).astype(np.float32)
+    logits[3, 1, 2, 5] = np.nan
+    labels, half = rng.integers(10, size=6), np.array([0, 1, 0, 1, 0, -1])
+    counter = evaluator(1)._exits
+    counted, loss = counter._count(jnp.asarray(logits), jnp.asarray(labels), jnp.asarray(half))
+    assert counted.shape == (2, 31, 2) and loss.shape == (5, 2)
+    for place, exits in enumerate(exit_sets(NET)):
+        mean = logits[np.array(exits) - 1].mean(0)
+        correct = (mean.argmax(-1) == labels) & np.isfinite(mean).all(-1)
+        for which in (0, 1):
+            assert counted[which, place].tolist() == correct[:, half == which].sum(-1).tolist()
+    shares = np.asarray(jax.nn.log_softmax(logits))[:, :, np.arange(6), labels][..., :5]
+    np.testing.assert_allclose(loss, -shares.sum(-1), rtol=1e-5)
+
+
+def test_exit_scores_that_are_refused(params):
+    tested = evaluator(1)
+    for args, told in (
+        (([], RESOLUTION, "test"), "at least one trunk and one image"),
+        ((SUBNETS, RESOLUTION, np.zeros(0, int)), "at least one trunk and one image"),
+        ((SUBNETS, RESOLUTION, "tset"), "images='tset'"),
+        ((SUBNETS, 17, "test"), "resolution=17"),
+        ((SUBNETS[0], RESOLUTION, "test"), "must be a list of Subnets"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            tested.score_exits(params, *args)
 
 
 def test_every_image_counts_once_on_any_number_of_devices(params, scores):

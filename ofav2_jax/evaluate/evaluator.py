@@ -16,6 +16,7 @@ from jax import lax
 from ofav2_jax.checks import plain, require_among, shown
 from ofav2_jax.data import augment
 from ofav2_jax.data.dataset import Dataset
+from ofav2_jax.evaluate.exits import Batch, ExitCounter, ExitScores, batches_of, label_rank
 from ofav2_jax.evaluate.recalibrate import Recalibration
 from ofav2_jax.model.choices import Choices, of_each
 from ofav2_jax.model.cost import count
@@ -94,6 +95,12 @@ class Evaluator:
         recipe, evaluation = settings.recipe, settings.evaluation
         common = (self._net, dataset, evaluation, recipe.augmentation, programs, settings.seed)
         self.recalibration = Recalibration(*common)
+        self._exits = ExitCounter(self._net, dataset, feed, programs, self.recalibration)
+
+    @property
+    def seconds_compiling(self) -> float:
+        """Seconds that were spent compiling so far."""
+        return self._programs.seconds
 
     def score(
         self, params: Params, subnets: Iterable[Subnet], resolution: int, split: str, ensemble: bool = False
@@ -115,18 +122,16 @@ class Evaluator:
                 unknown split, or `subnets` that are a single Subnet or str.
         """
         resolution = plain(resolution)
-        subnets = self._required(subnets, resolution, split)
+        require_among("split", split, tuple(self._dataset.splits))
+        subnets = self._required(subnets, resolution)
         params = self._programs.replicate(params)
         trunks = list(dict.fromkeys(dataclasses.replace(s, height=_MAX_HEIGHT) for s in subnets))
         correct = {}
         # A single trunk, as in all of phase full, has a program of its own where the others would be computed in vain.
         is_single = len(trunks) == 1 and not one_at_a_time()
         per_pass = 1 if is_single else self._settings.evaluation.subnets_per_pass
-        for first in range(0, len(trunks), per_pass):
-            group = trunks[first : first + per_pass]
-            # An incomplete last group is padded, so that one program serves all groups; the padding is discarded.
-            padding = group[-1:] * (per_pass - len(group))
-            top1, top5 = self._correct(params, group + padding, len(group), resolution, split)
+        for group, padded in _passes(trunks, per_pass):
+            top1, top5 = self._correct(params, padded, len(group), resolution, split)
             for i, trunk in enumerate(group):
                 correct[trunk] = top1[..., i], top5[:, i]
         exits = list(self._net.exit_stages)
@@ -152,7 +157,7 @@ class Evaluator:
             )
         return scores
 
-    def _required(self, subnets, resolution, split):
+    def _required(self, subnets, resolution):
         if isinstance(subnets, Subnet | str):
             raise ValueError(f"subnets={str(subnets)!r} is not allowed: it must be a list of Subnets")
         subnets, space = list(subnets), SearchSpace(self._net)
@@ -161,7 +166,6 @@ class Evaluator:
         if resolution not in self._settings.resolutions:
             allowed = ", ".join(map(str, self._settings.resolutions))
             raise ValueError(f"resolution={shown(resolution)} is not allowed: the run's are {allowed}")
-        require_among("split", split, tuple(self._dataset.splits))
         return subnets
 
     def _correct(
@@ -188,20 +192,47 @@ class Evaluator:
         counts = np.asarray(total)
         return counts[:-1], counts[-1]
 
-    def batches(self, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The images of a split in batches of one shape.
+    def score_exits(
+        self, params: Params, trunks: Iterable[Subnet], resolution: int, images: str | np.ndarray
+    ) -> ExitScores:
+        """Evaluates trunks with every set of their exits; the logits of a set are the mean of those of its exits.
 
-        Yields:
-            Indices, int32 [devices, b], and a mask of those that count, bool [devices, b]; the last batch is padded.
+        One program serves all trunks. It costs what `score` costs, whatever the number of sets.
+
+        Args:
+            params: the supernet's parameters, as a tree.
+            trunks: the subnets, whose height is ignored.
+            resolution: one of the run's resolutions, pixels.
+            images: "validation" or "test", or the places of images in the data set, int [N].
+
+        Returns:
+            The scores, in the order of `trunks`. The batch-norm statistics are those of `score`.
+
+        Raises:
+            ValueError: as in `score`, and for no trunk or no image.
         """
-        indices = self._dataset.splits[split].astype(np.int32)
-        num_devices = len(self._programs.devices)
-        size = -(-self._settings.evaluation.batch_size // num_devices) * num_devices
-        for first in range(0, len(indices), size):
-            batch = indices[first : first + size]
-            counted = np.arange(size) < len(batch)
-            batch = np.concatenate([batch, np.repeat(batch[:1], size - len(batch))])
-            yield batch.reshape(num_devices, -1), counted.reshape(num_devices, -1)
+        resolution = plain(resolution)
+        trunks = [dataclasses.replace(s, height=_MAX_HEIGHT) for s in self._required(trunks, resolution)]
+        indices = self._indices(images)
+        if not trunks or not len(indices):
+            raise ValueError("there must be at least one trunk and one image to score")
+        params = self._programs.replicate(params)
+        batches = list(self.batches(indices))
+        parts = [
+            self._exits(params, padded, len(group), resolution, batches)
+            for group, padded in _passes(trunks, self._settings.evaluation.subnets_per_pass)
+        ]
+        return ExitScores.concatenate(parts)
+
+    def _indices(self, images: str | np.ndarray) -> np.ndarray:
+        if isinstance(images, str):
+            require_among("images", images, tuple(self._dataset.splits))
+            return self._dataset.splits[images].astype(np.int32)
+        return np.asarray(images, np.int32)
+
+    def batches(self, images: str | np.ndarray) -> Iterator[Batch]:
+        """The images of a split, or of places in the data set, in batches of one shape; see `batches_of`."""
+        return batches_of(self._indices(images), self._settings.evaluation.batch_size, len(self._programs.devices))
 
     def _program(self, in_axes, resolution):
         def function(params, stats, choices, count, images, indices, counted):
@@ -230,20 +261,11 @@ class Evaluator:
         return self._programs.pmap(function, in_axes, None)
 
 
-def label_rank(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The number of classes that rank before the true one; classes with equal logits rank in their order.
-
-    Args:
-        logits: float [..., B, classes].
-        labels: int [B].
-
-    Returns:
-        int [..., B]; the number of classes where a logit is not finite, so that no NaN counts as correct.
-    """
-    of_label = jnp.take_along_axis(logits, labels[(None,) * (logits.ndim - 2)][..., None], axis=-1)
-    before = jnp.arange(logits.shape[-1]) < labels[:, None]
-    rank = jnp.sum((logits > of_label) | ((logits == of_label) & before), axis=-1)
-    return jnp.where(jnp.isfinite(logits).all(-1), rank, logits.shape[-1])
+def _passes(trunks: Sequence[Subnet], per_pass: int) -> Iterator[tuple[Sequence[Subnet], list[Subnet]]]:
+    """Groups of so many trunks; an incomplete last one also padded, so that one program serves all groups."""
+    for first in range(0, len(trunks), per_pass):
+        group = trunks[first : first + per_pass]
+        yield group, [*group, *[group[-1]] * (per_pass - len(group))]
 
 
 def uniform_scores(

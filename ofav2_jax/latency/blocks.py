@@ -9,7 +9,7 @@ from ofav2_jax.deploy.standalone import Standalone
 from ofav2_jax.model.design import Design
 from ofav2_jax.model.network import CHOICES, LEVELS_PER_STAGE, NUM_LEVELS, NUM_STAGES, Block
 from ofav2_jax.model.supernet import SuperNet
-from ofav2_jax.search.genes import Designs
+from ofav2_jax.nas.genes import Designs
 
 # The first level of a stage has other channels and another stride than the following ones, which are alike.
 POSITIONS = ("first", "other")

@@ -32,7 +32,7 @@ from ofav2_jax.latency.write import JOINTS, OVERHEAD, make_plan, prepare, whole
 from ofav2_jax.model.costs import Costs
 from ofav2_jax.model.design import Design
 from ofav2_jax.model.supernet import SuperNet
-from ofav2_jax.search.genes import Designs
+from ofav2_jax.nas.genes import Designs
 
 FORMAT = "ofav2_jax.latency/1"
 _HELD_OUT = ("n", "median_pct", "within_10pct", "tau", "repeat_noise_pct", "repeat_noise_max_pct")

@@ -29,7 +29,6 @@ class Costs:
 
     def __init__(self, net: SuperNet):
         self._net = net
-        self._table = functools.cache(self._make_table)
 
     def __call__(
         self,
@@ -66,7 +65,7 @@ class Costs:
         params, macs = (np.zeros(len(resolutions), np.int64) for _ in range(2))
         for size in np.unique(resolutions):
             (rows,) = np.nonzero(resolutions == size)
-            stem, of_levels, of_exits = self._table(int(size))
+            stem, of_levels, of_exits = _table(self._net, int(size))
             at_rows = tuple(each if each.ndim == 1 else each[rows] for each in index)
             # [rows, params and macs]
             total = stem + (of_levels[at_rows] * active[rows, :, None]).sum(1) + used[rows] @ of_exits
@@ -97,30 +96,31 @@ class Costs:
             )
         return used
 
-    def _make_table(self, resolution: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Costs [2] of the stem, [20, kernels, expands, levels, 2] of the levels, and [5, 2] of the exits."""
-        net = self._net
-        size = out_size(resolution, 2)
-        stem = stem_cost(net, size)
-        choices = [CHOICES[name].values for name in _OF_LEVELS]
-        levels = np.zeros((NUM_LEVELS, *map(len, choices), 2), np.int64)
-        exits = np.zeros((NUM_STAGES, 2), np.int64)
-        for stage in range(NUM_STAGES):
-            for level in range(LEVELS_PER_STAGE):
-                smaller = size if level else out_size(size, STAGES[stage].stride)
-                for place in itertools.product(*(range(len(values)) for values in choices)):
-                    choice = LevelChoice(*(values[i] for values, i in zip(choices, place)))
-                    cost = level_cost(net, choice, stage, level, size, smaller)
-                    levels[(stage * LEVELS_PER_STAGE + level, *place)] = cost.params, cost.macs
-                size = smaller
-            if stage in net.exit_stages:
-                cost = exit_cost(net, stage, size)
-                exits[stage] = cost.params, cost.macs
-        return np.array([stem.params, stem.macs]), levels, exits
-
 
 def _places(name: str, values: np.ndarray) -> np.ndarray:
     """The places of values among those of `Choice.values`."""
     descending = np.array(CHOICES[name].values)
     order = np.argsort(descending)
     return order[np.searchsorted(descending, values, sorter=order)]
+
+
+@functools.cache
+def _table(net: SuperNet, resolution: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Costs [2] of the stem, [20, kernels, expands, levels, 2] of the levels, and [5, 2] of the exits."""
+    size = out_size(resolution, 2)
+    stem = stem_cost(net, size)
+    choices = [CHOICES[name].values for name in _OF_LEVELS]
+    levels = np.zeros((NUM_LEVELS, *map(len, choices), 2), np.int64)
+    exits = np.zeros((NUM_STAGES, 2), np.int64)
+    for stage in range(NUM_STAGES):
+        for level in range(LEVELS_PER_STAGE):
+            smaller = size if level else out_size(size, STAGES[stage].stride)
+            for place in itertools.product(*(range(len(values)) for values in choices)):
+                choice = LevelChoice(*(values[i] for values, i in zip(choices, place)))
+                cost = level_cost(net, choice, stage, level, size, smaller)
+                levels[(stage * LEVELS_PER_STAGE + level, *place)] = cost.params, cost.macs
+            size = smaller
+        if stage in net.exit_stages:
+            cost = exit_cost(net, stage, size)
+            exits[stage] = cost.params, cost.macs
+    return np.array([stem.params, stem.macs]), levels, exits

@@ -1,6 +1,7 @@
 """`Design`: a subnet, a resolution and a set of exits, which is what can be taken out of a supernet and used."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -122,6 +123,12 @@ class Design:
                 raise ValueError(
                     f"exits={self.exits} is not allowed: {net.network} has exits after the stages {allowed}"
                 )
+
+
+def exit_sets(net: Any) -> list[tuple[int, ...]]:
+    """All sets of exits of a network, 31 or a single one: stages in ascending order, smaller sets first."""
+    stages = [stage + 1 for stage in net.exit_stages]
+    return [each for number in range(1, len(stages) + 1) for each in itertools.combinations(stages, number)]
 
 
 def _used(subnet: Subnet) -> dict[str, list[bool]]:

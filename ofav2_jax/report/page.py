@@ -7,7 +7,7 @@ from typing import Any
 
 from ofav2_jax import files
 from ofav2_jax.model.network import network_spec
-from ofav2_jax.report import html, paper, pictures
+from ofav2_jax.report import html, paper, pictures, searches
 from ofav2_jax.report.curves import training_curves
 from ofav2_jax.report.records import RunRecord, read_run
 from ofav2_jax.settings.phases import Phase
@@ -43,7 +43,8 @@ def write_report(workdir: Path) -> Path:
     """
     run = read_run(workdir)
     of_results = (_accuracy, _phases) if run.design is None else (_before_and_after,)
-    sections = (_head, *of_results, _curves, *(() if run.design else (_choices,)), _circumstances)
+    of_supernet = (_choices, searches.section) if run.design is None else ()
+    sections = (_head, *of_results, _curves, *of_supernet, _circumstances)
     path = workdir / files.REPORT
     files.write_text(path, html.document(run.settings["name"], (part for section in sections for part in section(run))))
     return path

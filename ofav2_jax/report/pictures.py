@@ -188,7 +188,7 @@ def _scatter(axes, subnets, colour_by, limits, size):
     x, y = [subnet["macs"] / 1e6 for subnet in front], [subnet["top1"] for subnet in front]
     axes.plot(x, y, color=INK, linewidth=1, drawstyle="steps-post")
     axes.plot(x, y, ls="none", marker="o", markersize=size + 2.5, markerfacecolor="none", markeredgecolor=INK)
-    _macs_axis(axes, limits)
+    macs_axis(axes, limits)
 
 
 def _macs_limits(groups):
@@ -196,7 +196,7 @@ def _macs_limits(groups):
     return min(macs), max(macs)
 
 
-def _macs_axis(axes, limits):
+def macs_axis(axes, limits):
     """Scales the horizontal axis: logarithmic, with plain numbers, if the limits differ by more than a factor of 4."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 

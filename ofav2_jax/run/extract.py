@@ -13,7 +13,7 @@ from ofav2_jax.checks import refuse
 from ofav2_jax.data.augment import Normalisation, eval_images
 from ofav2_jax.deploy.extract import Extraction
 from ofav2_jax.deploy.standalone import IMAGENET, Standalone
-from ofav2_jax.evaluate.evaluator import label_rank
+from ofav2_jax.evaluate.exits import label_rank
 from ofav2_jax.model.design import Design
 from ofav2_jax.model.supernet import SuperNet, Variables
 from ofav2_jax.run import checkpoint

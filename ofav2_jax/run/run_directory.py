@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ofav2_jax import files
 from ofav2_jax.data.dataset import completed_fingerprint
@@ -35,7 +35,7 @@ class RunDirectory:
         self._settings = path / files.SETTINGS
         self._data = path / files.DATA
         self._metrics = path / files.METRICS
-        self._lock: Any = None
+        self._lock: IO[str] | None = None
 
     def check(self, settings: Settings) -> None:
         """Refuses a directory that belongs to another run.
@@ -59,7 +59,7 @@ class RunDirectory:
                 theirs = json.loads(json.dumps(from_nested(Settings, theirs).as_json()))
         elif isinstance(theirs, dict):
             theirs = completed_fingerprint(theirs, ours)
-        differing = sorted(_differing_fields(json.loads(json.dumps(ours)), theirs))
+        differing = sorted(differing_fields(json.loads(json.dumps(ours)), theirs))
         if differing:
             raise DifferentRunError(
                 f"workdir={str(self.path)!r} belongs to a run {differing_in}: {'; '.join(differing)}"
@@ -76,30 +76,7 @@ class RunDirectory:
             DirectoryInUseError: naming the process that holds the lock.
             DifferentRunError, ValueError: see `check`.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        # The kernel drops the lock of a process that was killed: the name of that process in the file is then stale.
-        lock = (self.path / files.LOCK).open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # NFS, where it has locks, says of one that another process holds that access is denied.
-        except (BlockingIOError, PermissionError) as error:
-            lock.seek(0)
-            owner = lock.read().strip() or "another process"
-            lock.close()
-            raise DirectoryInUseError(f"workdir={str(self.path)!r} is in use by {owner}") from error
-        except OSError as error:
-            # Lustre and NFS may be mounted without locks. A run by itself needs none.
-            logging.warning(
-                "%s cannot be locked (%s): the run goes on, but a second one in %s would not be noticed; start none "
-                "there, or mount the file system with locks",
-                lock.name,
-                error.strerror,
-                self.path,
-            )
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
-        self._lock = lock
+        self._lock = lock_directory(self.path, "workdir")
         try:
             self.check(settings)
             self._compare(self._data, fingerprint, "on other data")
@@ -129,18 +106,54 @@ class RunDirectory:
             files.write_text(self._metrics, "".join(kept))
 
 
-def _differing_fields(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
+def lock_directory(path: Path, field: str) -> IO[str]:
+    """Makes a directory and locks it for this process, until the file that is returned is closed, however that happens.
+
+    Args:
+        path: the directory.
+        field: what it is, for messages.
+
+    Raises:
+        DirectoryInUseError: naming the process that holds the lock.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    # The kernel drops the lock of a process that was killed: the name of that process in the file is then stale.
+    lock = (path / files.LOCK).open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    # NFS, where it has locks, says of one that another process holds that access is denied.
+    except (BlockingIOError, PermissionError) as error:
+        lock.seek(0)
+        owner = lock.read().strip() or "another process"
+        lock.close()
+        raise DirectoryInUseError(f"{field}={str(path)!r} is in use by {owner}") from error
+    except OSError as error:
+        # Lustre and NFS may be mounted without locks. A run by itself needs none.
+        logging.warning(
+            "%s cannot be locked (%s): the run goes on, but a second one in %s would not be noticed; start none "
+            "there, or mount the file system with locks",
+            lock.name,
+            error.strerror,
+            path,
+        )
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    lock.flush()
+    return lock
+
+
+def differing_fields(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
     """Descriptions of the leaves in which two nested dictionaries differ."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         return [
             difference
             for key in sorted(ours.keys() | theirs.keys())
-            for difference in _differing_fields(ours.get(key), theirs.get(key), f"{prefix}.{key}" if prefix else key)
+            for difference in differing_fields(ours.get(key), theirs.get(key), f"{prefix}.{key}" if prefix else key)
         ]
     if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         return [
             difference
             for i, pair in enumerate(zip(ours, theirs))
-            for difference in _differing_fields(*pair, f"{prefix}[{i}]")
+            for difference in differing_fields(*pair, f"{prefix}[{i}]")
         ]
     return [] if ours == theirs else [f"{prefix} is {theirs!r} there and {ours!r} here"]

@@ -8,7 +8,7 @@ import ofav2_jax as ofa
 from ofav2_jax import files
 from ofav2_jax.latency import measure
 from ofav2_jax.latency.write import prepare
-from ofav2_jax.search.genes import Genes
+from ofav2_jax.nas.genes import Genes
 
 RESOLUTION, CALL_US = 19, 1.0
 

@@ -1,12 +1,27 @@
-"""Searches on made-up accuracies: networks whose accuracy is a known function of their choices."""
+"""Searches on made-up accuracies: networks whose accuracy is a known function of their choices.
+
+    python -m tests.helpers.searches DIR
+
+goes on with a search there, which can be killed at any moment.
+"""
 
 import dataclasses
+import functools
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 
 import ofav2_jax as ofa
-from ofav2_jax.search.genes import Designs, Genes, at_height, used
-from ofav2_jax.search.records import Record
+from ofav2_jax.data.digits import load_digits
+from ofav2_jax.evaluate.exits import ExitScores
+from ofav2_jax.model.design import exit_sets
+from ofav2_jax.nas.genes import Designs, Genes, at_height, used
+from ofav2_jax.nas.records import Record, designs_of
+from ofav2_jax.nas.settings import SearchSettings
+from ofav2_jax.run.search.search import Search
+from ofav2_jax.run.search.source import source_of_net
 
 IMAGES = 1000
 
@@ -44,3 +59,59 @@ def archive(of_genes, number, seed=0):
     """Records of random trunks."""
     rows = of_genes.draw(np.random.default_rng(seed), number)
     return evaluate(of_genes, [of_genes.trunk(row) for row in rows])
+
+
+class MadeUp:
+    """Scores trunks as `Evaluator.score_exits` does, in no time.
+
+    Attributes:
+        seen: the trunks and the images of every call.
+    """
+
+    seconds_compiling = 0.0
+
+    def __init__(self, net, dataset, pause_s=0.0):
+        self._net, self._dataset, self._pause_s = net, dataset, pause_s
+        self.seen = []
+
+    def score_exits(self, params, trunks, resolution, images):
+        time.sleep(self._pause_s)
+        self.seen.append((len(trunks), images if isinstance(images, str) else len(images)))
+        number = len(self._dataset.splits[images] if isinstance(images, str) else images)
+        sets = tuple(exit_sets(self._net))
+        share = top1(designs_of([ofa.Design(trunk, resolution) for trunk in trunks], sets)).reshape(len(trunks), -1).T
+        correct = np.minimum(number, share / 100 * number).astype(int)
+        halves = np.stack([(correct + 1) // 2, correct // 2])
+        singles = [i for i, exits in enumerate(sets) if len(exits) == 1]
+        return ExitScores(sets, halves, 3 - share[singles] / 50, number)
+
+
+@functools.cache
+def digits():
+    return load_digits(seed=0)
+
+
+def source(network="ofa_mbv3", resolutions=(16, 24), seed=0, pause_s=0.0, params=0.0):
+    """A supernet of digits with made-up accuracies."""
+    net, dataset = ofa.SuperNet(network, 0.1, 10), digits()
+    settings = ofa.Settings.paper(network, resolutions=resolutions, seed=seed)
+    parts = ("stem_conv", "stem_bn", "stem_block", *(f"stage_{i}" for i in range(1, 6)))
+    parts += tuple(f"exit_{stage + 1}" for stage in net.exit_stages)
+    variables = {"params": {part: np.full(1, params) for part in parts}}
+    found = source_of_net(net, variables, dataset, settings)
+    return dataclasses.replace(found, make_evaluator=lambda: MadeUp(net, dataset, pause_s))
+
+
+def search(directory, of=None, table=None, **settings):
+    """A search of made-up accuracies."""
+    return Search(source() if of is None else of, SearchSettings(**{"budget": 26, **settings}), Path(directory), table)
+
+
+def files(directory):
+    """The content of a search's files by name."""
+    paths = sorted(path for path in Path(directory).rglob("*") if path.is_file() and path.name != "lock")
+    return {str(path.relative_to(directory)): path.read_bytes() for path in paths}
+
+
+if __name__ == "__main__":
+    search(sys.argv[1], source(pause_s=0.05), images=100).run()

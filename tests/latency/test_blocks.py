@@ -8,7 +8,7 @@ import pytest
 import ofav2_jax as ofa
 from ofav2_jax.latency.blocks import block_counts, block_names, split
 from ofav2_jax.latency.write import random_variables, whole_designs
-from ofav2_jax.search.genes import Designs
+from ofav2_jax.nas.genes import Designs
 from tests.helpers.latencies import random_designs, small
 
 

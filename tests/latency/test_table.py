@@ -15,7 +15,7 @@ from ofav2_jax.latency.fit import Fit, within_network
 from ofav2_jax.latency.networks import time_networks
 from ofav2_jax.latency.table import LatencyTable
 from ofav2_jax.latency.write import JOINTS, prepare, random_variables
-from ofav2_jax.search.genes import Designs
+from ofav2_jax.nas.genes import Designs
 from tests.helpers.latencies import (
     CALL_US,
     RESOLUTION,

@@ -9,7 +9,7 @@ import pytest
 
 import ofav2_jax as ofa
 from benchmarks import search
-from ofav2_jax.search.genes import Designs, Genes
+from ofav2_jax.nas.genes import Designs, Genes
 from tests.helpers import searches
 
 PUBLISHED = Path(__file__).parents[3] / "shared/data/ofa_subnets"

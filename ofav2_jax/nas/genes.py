@@ -1,7 +1,6 @@
 """`Genes`: designs as rows of integers, which crossover and mutation work on; and `Designs`, many designs as arrays."""
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from ofav2_jax.checks import refuse, require_among
 from ofav2_jax.model.choices import Choices
-from ofav2_jax.model.design import UNUSED, Design
+from ofav2_jax.model.design import UNUSED, Design, exit_sets
 from ofav2_jax.model.network import CHOICES, LEVELS_PER_STAGE, NUM_LEVELS, NUM_STAGES, Block
 from ofav2_jax.model.space import SearchSpace
 from ofav2_jax.model.subnet import Subnet
@@ -99,9 +98,9 @@ class Genes:
         self.net, self.exits = net, exits
         self.resolutions = tuple(sorted(set(resolutions)))
         self.space = SearchSpace(net) if space is None else space
-        stages = [stage + 1 for stage in net.exit_stages]
-        sets = itertools.chain.from_iterable(itertools.combinations(stages, n) for n in range(1, len(stages) + 1))
-        self.exit_sets = [each for each in sets if each[-1] in self.space.height and (exits == "any" or len(each) == 1)]
+        self.exit_sets = [
+            each for each in exit_sets(net) if each[-1] in self.space.height and (exits == "any" or len(each) == 1)
+        ]
         choices = [getattr(self.space, name) for name in _TRUNK for _ in range(CHOICES[name].count)]
         masks = [sum(1 << stage - 1 for stage in each) for each in self.exit_sets]
         self.values = [np.array(values) for values in (*choices, masks, self.resolutions)]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ofav2_jax.model.choices import Choices
-from ofav2_jax.search.features import NUM_COSTS, Features
-from ofav2_jax.search.genes import Designs
-from ofav2_jax.search.records import Record, top1_of
+from ofav2_jax.nas.features import NUM_COSTS, Features
+from ofav2_jax.nas.genes import Designs
+from ofav2_jax.nas.records import Record, top1_of
 
 # Optimising the hyperparameters takes time that grows with the third power of the number of records.
 _MAX_OPTIMISED = 200
@@ -60,7 +60,7 @@ class Predictor:
             ValueError: for too few records, or one that lacks an exit set.
             ImportError: without the extra `search`, saying how to install it.
         """
-        _require_sklearn()
+        require_sklearn()
         if len(records) < 2:
             raise ValueError(f"records has {len(records)} entries: at least 2 are needed")
         trunks = Choices.stack([record.trunk.subnet for record in records])
@@ -115,7 +115,8 @@ class Predictor:
         return self._by_height[height], np.array([known[each] for each in sets])
 
 
-def _require_sklearn() -> None:
+def require_sklearn() -> None:
+    """Raises an ImportError without the extra `search`, saying how to install it."""
     try:
         import sklearn  # noqa: F401
     except ImportError as error:

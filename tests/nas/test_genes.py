@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import ofav2_jax as ofa
-from ofav2_jax.search.features import NUM_COSTS, Features
-from ofav2_jax.search.genes import Designs, Genes, at_height, keys
+from ofav2_jax.nas.features import NUM_COSTS, Features
+from ofav2_jax.nas.genes import Designs, Genes, at_height, keys
 from tests.helpers import searches
 
 

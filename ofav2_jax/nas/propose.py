@@ -1,19 +1,18 @@
 """`Proposer`: which trunks to evaluate first, and which ones next."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from ofav2_jax.checks import is_number, refuse, require_among, require_positive
-from ofav2_jax.model.costs import Costs
+from ofav2_jax.checks import refuse, require_among, require_positive
 from ofav2_jax.model.design import Design
-from ofav2_jax.search.features import Features
-from ofav2_jax.search.genes import Designs, Genes, at_height, keys
-from ofav2_jax.search.nsga import evolve, ranks
-from ofav2_jax.search.predictor import Predictor
-from ofav2_jax.search.records import Record, top1_of
+from ofav2_jax.nas.costs import Constraint, DesignCosts, excess
+from ofav2_jax.nas.features import Features
+from ofav2_jax.nas.genes import Designs, Genes, at_height, keys
+from ofav2_jax.nas.nsga import evolve, ranks
+from ofav2_jax.nas.predictor import Predictor
+from ofav2_jax.nas.records import Record, top1_of
 
-COSTS = ("macs", "params")
 ROUND = 20
 _POPULATION, _GENERATIONS = 100, 40
 # What of the first population comes from the front so far.
@@ -27,30 +26,31 @@ class Proposer:
 
     Args:
         genes: what may be chosen.
-        cost: what is minimised beside the error, "macs" or "params".
-        limits: the largest allowed costs, by name.
+        cost: what is minimised beside the error, "macs", "params" or "latency".
+        constraints: what is allowed to cost how much. Each is a question by itself: a design that meets one of them is
+            wanted. None: every design is.
+        costs: what designs cost. None: what can be counted.
 
     Raises:
         ValueError: naming the field, the value and what is allowed.
     """
 
-    def __init__(self, genes: Genes, cost: str = "macs", limits: Mapping[str, float] | None = None):
-        require_among("cost", cost, COSTS)
-        self._limits = dict(limits or {})
-        for name, limit in self._limits.items():
-            require_among("limits", name, COSTS)
-            if not is_number(limit) or limit <= 0:
-                refuse(f"limits[{name!r}]", limit, "a number > 0")
-        self.genes, self._cost = genes, cost
-        self._costs, self._features = Costs(genes.net), Features(genes.net, genes.resolutions)
+    def __init__(
+        self,
+        genes: Genes,
+        cost: str = "macs",
+        constraints: Sequence[Constraint] = (),
+        costs: DesignCosts | None = None,
+    ):
+        self._costs = DesignCosts(genes.net) if costs is None else costs
+        for name in (cost, *(each.cost for each in constraints)):
+            require_among("cost", name, self._costs.names)
+        self.genes, self._cost, self._constraints = genes, cost, tuple(constraints)
+        self._features = Features(genes.net, genes.resolutions)
 
     def costs(self, designs: Designs) -> tuple[np.ndarray, np.ndarray]:
-        """The cost of designs, and by how much they exceed the limits: float64 [N] each."""
-        counted = self._costs(designs.choices, designs.resolution, designs.exits)
-        violation = np.zeros(len(designs))
-        for name, limit in self._limits.items():
-            violation += np.maximum(0, getattr(counted, name) / limit - 1)
-        return np.asarray(getattr(counted, self._cost), np.float64), violation
+        """The cost of designs, and by how much they exceed the nearest of the limits: float64 [N] each."""
+        return self._costs(self._cost, designs), excess(self._costs, self._constraints, designs)
 
     def start(self, budget: int, seed: int = 0) -> list[Design]:
         """The trunks to evaluate before anything is known: 40 % of the budget, but at least 20 and at most 80.
@@ -68,7 +68,7 @@ class Proposer:
         space, resolutions = self.genes.space.restrict(height=[self.genes.top]), self.genes.resolutions
         chosen = [Design(space.maximal(), resolutions[-1]), Design(space.minimal(), resolutions[0])]
         uniform = list(dict.fromkeys(Design(subnet, resolutions[-1]) for subnet in self.genes.uniform()))
-        chosen += [uniform[i] for i in _spread(self._log_macs(uniform), number // 2)]
+        chosen += [uniform[i] for i in spread(self._log_macs(uniform), number // 2)]
         chosen = list(dict.fromkeys(chosen))[:number]
         rng = np.random.default_rng([seed, 0])
         drawn = self.genes.draw(rng, 10 * max(1, number - len(chosen)))
@@ -77,10 +77,21 @@ class Proposer:
         each, more = divmod(number - len(chosen), len(resolutions))
         for place, resolution in enumerate(resolutions):
             there = [trunk for trunk in trunks if trunk.resolution == resolution]
-            chosen += [there[i] for i in _spread(self._log_macs(there), each + (place < more))]
+            chosen += [there[i] for i in spread(self._log_macs(there), each + (place < more))]
         return chosen
 
-    def propose(self, archive: Sequence[Record], round: int, seed: int = 0, number: int = ROUND) -> list[Design]:
+    def fit(self, archive: Sequence[Record]) -> Predictor:
+        """The predictor that a round's proposals follow from."""
+        return Predictor.fit(self._features, archive, self.genes.exit_sets)
+
+    def propose(
+        self,
+        archive: Sequence[Record],
+        round: int,
+        seed: int = 0,
+        number: int = ROUND,
+        predictor: Predictor | None = None,
+    ) -> list[Design]:
         """The trunks to evaluate next, none of which is in the archive, up to the exits that it is proposed for.
 
         Args:
@@ -88,12 +99,13 @@ class Proposer:
             round: the number of the round, at least 1.
             seed: the search's seed.
             number: how many trunks; fewer come back only where the space has no more.
+            predictor: what `fit` returned for this archive. None: it is fitted here.
         """
         require_positive("round", round)
         require_positive("number", number)
         _require_seed(seed)
         rng = np.random.default_rng([seed, round])
-        predictor = Predictor.fit(self._features, archive, self.genes.exit_sets)
+        predictor = self.fit(archive) if predictor is None else predictor
         front = self._front(archive)
         first = np.concatenate([front, self.genes.draw(rng, _POPULATION - len(front))])
         genes = self.genes
@@ -118,11 +130,11 @@ class Proposer:
         """Of new rows, the first of which are the front: some spread over log cost, and the least certain ones."""
         designs = self.genes.designs(rows)
         cost, _ = self.costs(designs)
-        spread = _spread(np.log(cost[:num_best]), max(1, number - _UNSURE))
+        spaced = spread(np.log(cost[:num_best]), max(1, number - _UNSURE))
         # The least certain of the last population, which is promising; behind them whatever there is, best first.
         _, std = predictor.predict(designs)
-        unsure = np.argsort(-std[: max(num_best, 2 * number)], kind="stable")[: len(spread) + _UNSURE]
-        order = [*spread, *[i for i in unsure if i not in spread][:_UNSURE], *range(len(rows))]
+        unsure = np.argsort(-std[: max(num_best, 2 * number)], kind="stable")[: len(spaced) + _UNSURE]
+        order = [*spaced, *[i for i in unsure if i not in spaced][:_UNSURE], *range(len(rows))]
         own = keys(designs.choices, designs.resolution)
         chosen: list[Design] = []
         covered: set[bytes] = set()
@@ -142,8 +154,8 @@ class Proposer:
         rows[:, -2] = np.tile(masks, len(trunks))
         top1 = top1_of(archive, genes.exit_sets).reshape(-1)
         cost, violation = self.costs(genes.designs(rows))
-        best = _not_dominated(np.column_stack([-top1, cost]), violation)
-        return rows[best[_spread(np.log(cost[best]), _MAX_FROM_FRONT)]]
+        best = not_dominated(np.column_stack([-top1, cost]), violation)
+        return rows[best[spread(np.log(cost[best]), _MAX_FROM_FRONT)]]
 
     def _new(self, rows: np.ndarray, archive: Sequence[Record]) -> np.ndarray:
         """Indices of rows whose network is neither in the archive nor in a row before."""
@@ -165,7 +177,7 @@ class Proposer:
         if not trunks:
             return np.zeros(0)
         designs = Designs.stack(trunks)
-        return np.log(self._costs(designs.choices, designs.resolution).macs)
+        return np.log(self._costs("macs", designs))
 
 
 def _require_seed(seed: int) -> None:
@@ -173,7 +185,7 @@ def _require_seed(seed: int) -> None:
         refuse("seed", seed, "an int >= 0")
 
 
-def _not_dominated(objectives: np.ndarray, violation: np.ndarray) -> np.ndarray:
+def not_dominated(objectives: np.ndarray, violation: np.ndarray) -> np.ndarray:
     """Indices of the first front of many points with two objectives, by one pass over the sorted ones."""
     (least,) = np.nonzero(violation == violation.min())
     best, lowest = [], np.inf
@@ -184,7 +196,7 @@ def _not_dominated(objectives: np.ndarray, violation: np.ndarray) -> np.ndarray:
     return np.array(best)
 
 
-def _spread(values: np.ndarray, number: int) -> list[int]:
+def spread(values: np.ndarray, number: int) -> list[int]:
     """Indices of so many values, each the nearest that is left to one of evenly spaced places; of fewer values, all."""
     if len(values) <= number:
         return list(range(len(values)))

@@ -4,7 +4,7 @@ import moocore
 import numpy as np
 import pytest
 
-from ofav2_jax.search import nsga
+from ofav2_jax.nas import nsga
 
 
 @pytest.mark.parametrize("seed", range(5))

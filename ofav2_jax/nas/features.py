@@ -9,7 +9,7 @@ from ofav2_jax.model.choices import Choices
 from ofav2_jax.model.costs import Costs
 from ofav2_jax.model.network import CHOICES, Block
 from ofav2_jax.model.supernet import SuperNet
-from ofav2_jax.search.genes import at_height, used
+from ofav2_jax.nas.genes import at_height, used
 
 # The last columns of the features are logarithms of costs.
 NUM_COSTS = 2

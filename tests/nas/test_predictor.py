@@ -8,10 +8,10 @@ import pytest
 from scipy.stats import kendalltau
 
 import ofav2_jax as ofa
-from ofav2_jax.search.features import Features
-from ofav2_jax.search.genes import Designs, at_height
-from ofav2_jax.search.predictor import Predictor
-from ofav2_jax.search.records import Record, top1_of
+from ofav2_jax.nas.features import Features
+from ofav2_jax.nas.genes import Designs, at_height
+from ofav2_jax.nas.predictor import Predictor
+from ofav2_jax.nas.records import Record, top1_of
 from tests.helpers import searches
 
 
