@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import steps
-from tests.helpers.runs import ROOT, SHORT, TINY, finish, launch, results_of, wait_until
+from tests.helpers.runs import ROOT, finish, launch, results_of, wait_until
 
 
 def assert_same(ours, theirs):
@@ -61,14 +61,13 @@ def start_pair(cache, tmp_path):
     """Starts a run of two processes with two devices each."""
     started = []
 
-    def start(workdir, of_second=None, arguments=("--config.checkpoint.every_s=0",), config=TINY, **variables):
+    def start(workdir, of_second=None, arguments=("--config.checkpoint.every_s=0",), **variables):
         several = ["--multihost", f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]
         pair = [
             launch(
                 workdir,
                 cache,
                 *(*several, f"--process_index={index}", *arguments),
-                config=config,
                 num_devices=2,
                 **(variables | (of_second or {} if index else {})),
             )
@@ -88,21 +87,27 @@ def printed(out):
 
 
 def newest(workdir):
-    """The number of the newest checkpoint."""
-    return max(int(path.name) for path in (workdir / "state").iterdir() if path.name.isdigit())
+    """The number of the newest checkpoint; 0 where there is none yet."""
+    return max((int(path.name) for path in (workdir / "state").glob("*") if path.name.isdigit()), default=0)
 
 
 def test_run_of_two_processes(start_pair, cache, tmp_path):
-    workdir = tmp_path / "run"
+    workdir, launches = tmp_path / "run", [tmp_path / f"launches-{index}" for index in range(2)]
 
+    # By these clocks the first process is to save after every step, and the second one never inside an epoch.
+    clocks = [{"TEST_CLOCK_S": seconds, "TEST_LAUNCHES": str(path)} for seconds, path in zip(("2.5", "0.1"), launches)]
     # The process that is told to stop is not the one that saves. It is slow to leave, and the other waits for it.
-    first, second = start_pair(workdir, of_second={"TEST_LEAVES_AFTER_S": "5"})
-    assert wait_until((workdir / "state" / "2").exists, first)
+    of_second = {"TEST_LEAVES_AFTER_S": "5", **clocks[1]}
+    first, second = start_pair(workdir, of_second, arguments=("--config.checkpoint.every_s=2",), **clocks[0])
+    assert wait_until(lambda: newest(workdir) >= 4, first)
     second.send_signal(signal.SIGTERM)
     (status, out, err), (other_status, other_out, other_err) = finish(first), finish(second)
     assert (status, other_status) == (143, 143), err + other_err
     assert re.search(rf"stopped by a signal to another process; last checkpoint: {workdir}/state/\d+; to go on: ", err)
     assert "network" in "".join(printed(out)) and not printed(other_out) and not other_err
+    # The first one's clock counted, and both launched the same programs in the same order.
+    ours, theirs = (path.read_text(encoding="utf-8").split() for path in launches)
+    assert ours == theirs and ours.count("jit(all_finite)") > 2
 
     # If a process that is told to stop may not go on at all, both leave amid a program, with the same status.
     first, second = start_pair(workdir, TEST_GRACE_S="0")
@@ -126,25 +131,6 @@ def test_run_of_two_processes(start_pair, cache, tmp_path):
     status, out, err = finish(launch(workdir, cache))
     assert status == 0, err
     assert [len(phase["subnets"]) for phase in results_of(workdir)["phases"]] == [1, 3, 6, 9, 18, 27]
-
-
-def test_processes_whose_clocks_differ_launch_the_same_programs(start_pair, tmp_path):
-    launches = [tmp_path / f"launches-{index}" for index in range(2)]
-
-    def clock(index, seconds):
-        return {"TEST_CLOCK_S": str(seconds), "TEST_LAUNCHES": str(launches[index])}
-
-    # By these clocks the first process is to save after every step, and the second one never inside an epoch.
-    arguments = ("--config.checkpoint.every_s=2",)
-    pair = start_pair(tmp_path / "run", clock(1, 0.1), arguments=arguments, config=SHORT, **clock(0, 2.5))
-    for process in pair:
-        status, _, err = finish(process)
-        assert status == 0, err
-    first, second = (path.read_text(encoding="utf-8").split() for path in launches)
-    assert first == second
-    # One checkpoint after each of three epochs and two phases, and some inside an epoch: the first one's clock counts.
-    assert first.count("jit(all_finite)") > 5
-    assert len(results_of(tmp_path / "run")["phases"]) == 2
 
 
 def test_processes_with_other_settings_are_refused(cache, tmp_path):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TINY = "tests/configs/tiny.py"
-SHORT = "tests/configs/short.py"
 
 
 def launch(workdir, cache, *arguments, config=TINY, num_devices=1, **variables):
