@@ -15,7 +15,7 @@ import ofav2_jax as ofa
 from benchmarks.ours import write_json
 from ofav2_jax import files
 from ofav2_jax.deploy.cascade_files import RECORD
-from ofav2_jax.run.cascade import Constraint
+from ofav2_jax.nas.costs import Constraint
 from ofav2_jax.runtime import cpu
 
 SPLITS = ("validation", "test")

@@ -4,7 +4,7 @@ python -m experiments.cascade --run=RUN --network=net.safetensors --constraint='
 ofav2 cascade --run=RUN --network=net.safetensors --constraint='macs<=2M' --out=DIR                    # anywhere
 
 The network is one with several exits (`...@64+2+3`) that extract took out of this run. A constraint limits the mean
-cost of an image, `macs<=2M` or, if --latency names the milliseconds of each segment, `latency<=1.5`; there may be
+cost of an image, `macs<=2M` or, if --latency names the milliseconds of each segment, `latency<=1.5ms`; there may be
 several. DIR gets the network in segments, cascade.json and run.py, which needs numpy and onnxruntime only.
 """
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ofav2_jax.deploy.onnx_file import to_onnx
     from ofav2_jax.deploy.stablehlo import to_stablehlo
     from ofav2_jax.deploy.standalone import Standalone
+    from ofav2_jax.latency.table import LatencyTable
     from ofav2_jax.model.apply import forward, forward_exits, forward_masked, recalibrate, recalibrate_masked
     from ofav2_jax.model.choices import Choices
     from ofav2_jax.model.cost import count
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ofav2_jax.model.supernet import SuperNet
     from ofav2_jax.model.torch_weights import load_torch, save_torch
     from ofav2_jax.run.extract import extract
+    from ofav2_jax.run.finetune import finetune
     from ofav2_jax.run.opened import open_run
     from ofav2_jax.run.run import Run
     from ofav2_jax.run.search.api import search
@@ -36,6 +38,7 @@ _MODULES = {
     "Costs": "model.costs",
     "Dataset": "data.dataset",
     "Design": "model.design",
+    "LatencyTable": "latency.table",
     "Run": "run.run",
     "SearchSpace": "model.space",
     "Settings": "settings.settings",
@@ -45,6 +48,7 @@ _MODULES = {
     "count": "model.cost",
     "exit_weights": "settings.exit_weights",
     "extract": "run.extract",
+    "finetune": "run.finetune",
     "forward": "model.apply",
     "forward_exits": "model.apply",
     "forward_masked": "model.apply",
@@ -65,6 +69,7 @@ __all__ = [
     "Costs",
     "Dataset",
     "Design",
+    "LatencyTable",
     "Run",
     "SearchSpace",
     "Settings",
@@ -74,6 +79,7 @@ __all__ = [
     "count",
     "exit_weights",
     "extract",
+    "finetune",
     "forward",
     "forward_exits",
     "forward_masked",

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,50 +17,27 @@ from ofav2_jax.deploy.cascade_files import verify_cascades, write_runner
 from ofav2_jax.deploy.onnx_file import INPUTS, shared_header
 from ofav2_jax.deploy.segments import Segment, cut, segment_file, to_onnx_segments
 from ofav2_jax.deploy.standalone import Standalone
+from ofav2_jax.nas.costs import Constraint
 from ofav2_jax.run import checkpoint
 from ofav2_jax.run.opened import OpenedRun
 
 FORMAT = "ofav2_jax.cascade/1"
 _SPLITS = ("validation", "test")
-_POWERS = {"": 0, "K": 3, "M": 6, "G": 9}
-
-
-@dataclasses.dataclass(frozen=True)
-class Constraint:
-    """A limit for the mean cost of an image.
-
-    Attributes:
-        text: as it was given, for instance "macs<=2M".
-        cost: "macs" (multiply-accumulates) or "latency" (milliseconds).
-        limit: in these units.
-    """
-
-    text: str
-    cost: str
-    limit: float
-
-    @classmethod
-    def parse(cls, text: str) -> "Constraint":
-        """Parses a text like `macs<=2M` or `latency<=1.5`.
-
-        Raises:
-            ValueError: if it is none.
-        """
-        match = re.fullmatch(r"\s*(\w+)\s*<=\s*(\d+\.?\d*|\.\d+)([KMGkmg]?)\s*", text, re.ASCII)
-        if not match or match[1] not in ("macs", "latency"):
-            refuse("constraint", text, "written like macs<=2M, macs<=350000 or latency<=1.5 (milliseconds)")
-        return cls("".join(text.split()), match[1], float(f"{match[2]}e{_POWERS[match[3].upper()]}"))
+COSTS = ("macs", "latency")
 
 
 def parse_constraints(texts: Sequence[str]) -> list[Constraint]:
-    """Parses texts like `macs<=2M`.
+    """Reads texts like `macs<=2M` or `latency<=1.5ms`, limits of the mean cost of an image.
 
     Raises:
-        ValueError: for a text that is not one, the same text twice, and no text.
+        ValueError: for a text that is not one, the same constraint twice, and no text.
     """
     constraints = [Constraint.parse(text) for text in texts]
-    if not constraints or len({each.text for each in constraints}) < len(constraints):
-        refuse("constraint", [each.text for each in constraints], "at least one, and each once")
+    for each in constraints:
+        if each.cost not in COSTS:
+            refuse("constraint", str(each), f"one of {' or '.join(COSTS)}, which depend on where an image leaves")
+    if not constraints or len(set(constraints)) < len(constraints):
+        refuse("constraint", [str(each) for each in constraints], "at least one, and each once")
     return constraints
 
 
@@ -193,7 +169,7 @@ def make_cascades(
     logits = {"validation": _logits(run, alone, "validation", input)}
     labels = _labels(run, "validation")
     cascades = {
-        each.text: thresholds(logits["validation"], labels, costs[each.cost], each.limit) for each in constraints
+        str(each): thresholds(logits["validation"], labels, costs[each.cost], each.limit) for each in constraints
     }
     logits["test"] = _logits(run, alone, "test", input)
     return Cascades(run, alone, input, segments, costs, cascades, logits)
@@ -209,11 +185,11 @@ def _cumulative(segment_ms: Sequence[float], number: int) -> list[float]:
 def _require_possible(constraints: Sequence[Constraint], costs: Mapping[str, Sequence[float]]) -> None:
     for each in constraints:
         if each.cost not in costs:
-            raise ValueError(f"constraint={each.text!r} is not allowed without the latency of each segment")
+            raise ValueError(f"constraint={str(each)!r} is not allowed without the latency of each segment")
         least = costs[each.cost][0]
         if each.limit < least:
             raise ValueError(
-                f"constraint={each.text!r} is not allowed: an image that leaves at the first exit costs {least:,}"
+                f"constraint={str(each)!r} is not allowed: an image that leaves at the first exit costs {least:,}"
             )
 
 
