@@ -8,7 +8,6 @@ RUN/search/NAME. A constraint is macs<=3M, params<=500k or latency<=2ms; each is
 """
 
 import contextlib
-import importlib
 import signal
 import sys
 from collections.abc import Sequence
@@ -113,7 +112,9 @@ def _load_table(path: Path):
     if not path.expanduser().is_file():
         refuse("table", str(path), "a file of latencies, see the command latency")
     # Only a search that wants latencies needs what measures them.
-    return importlib.import_module("ofav2_jax.latency.table").LatencyTable.load(path)
+    from ofav2_jax.latency.table import LatencyTable
+
+    return LatencyTable.load(path)
 
 
 def _execute(search, measure, arguments, given: Sequence[str], program: str) -> int:
