@@ -60,7 +60,9 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
             design, phase = _winner(run, arguments.search, arguments.constraint)
         design = design or run.design
         if design is None:
-            raise ValueError(f"--subnet is missing: {run.directory} is the run of a supernet, which holds many")
+            raise ValueError(
+                f"--subnet is missing: {run.directory} is the run of a supernet, which holds many; or name a --search"
+            )
         alone = extract(run, design, phase=phase)
         alone.save(out)
     except (ValueError, OSError, ImportError) as error:

@@ -133,7 +133,7 @@ def test_wrong_input_is_refused_in_one_line(here, monkeypatch, capsys, arguments
         (["--search=begun", "--subnet=k7-e6-d4-l7-h5@16"], "not allowed with argument"),
         (["--subnet=k7-e6-d4-l7-h5@16", "--constraint=macs<=1M"], "--constraint is not allowed with --subnet"),
         (["--search=begun", "--constraint=macs<=1M", "--phase=full"], "--phase is not allowed with --search"),
-        ([], "one of the arguments --subnet --search is required"),
+        ([], "--subnet is missing: run is the run of a supernet, which holds many; or name a --search"),
     ],
 )
 def test_extract_refuses_in_one_line(here, monkeypatch, capsys, arguments, told):
