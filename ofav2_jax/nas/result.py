@@ -54,6 +54,7 @@ class Found:
         """The design's record, without what is the same for all designs of a search."""
         return {
             **self.design.as_json(),
+            "text": str(self.design),
             "exit_weights": [1 / len(self.design.exits or ())] * len(self.design.exits or ()),
             "thresholds": None,
             "macs": int(self.costs["macs"]),

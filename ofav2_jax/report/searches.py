@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofav2_jax import files
-from ofav2_jax.checks import is_number, require_among
+from ofav2_jax.checks import is_number, require_among, require_text
 from ofav2_jax.report import html, pictures
 from ofav2_jax.report.records import RunRecord
 from ofav2_jax.report.svg import COLOURS, INK, MARKERS, Picture, picture
@@ -68,6 +68,7 @@ def _require_front(content: Mapping[str, Any]) -> None:
         for design in (line["design"], line["uniform"]):
             if design is not None:
                 _cost(design, content["cost"])
+                require_text("text", design["text"])
                 numbers += [design["macs"], design["params"], design["resolution"]]
                 numbers += [design[split][name] for split in ("validation", "test") for name in ("top1", "images")]
     quality = content["quality"]
@@ -171,18 +172,13 @@ def _table(content: Mapping[str, Any]) -> str:
     for line in content["lines"]:
         row = [line["constraint"] or "front", *_of_design(line["design"], [cost, *others])]
         row += ["", "", ""] if line["uniform"] is None else _of_design(line["uniform"], [cost])
-        rows.append([*row, *("" if each is None else _text(each) for each in (line["design"], line["uniform"]))])
+        rows.append([*row, *("" if each is None else each["text"] for each in (line["design"], line["uniform"]))])
     return html.table(columns, rows)
 
 
 def _of_design(design: Mapping[str, Any], costs: Sequence[str]) -> list[str]:
     accuracies = [f"{design[split]['top1']:.2f}" for split in ("validation", "test")]
     return [*accuracies, *(f"{_cost(design, cost):.3g}" for cost in costs)]
-
-
-def _text(design: Mapping[str, Any]) -> str:
-    further = "".join(f"+{stage}" for stage in design["exits"][:-1])
-    return f"{design['subnet']}@{design['resolution']}{further}"
 
 
 def _quality(quality: Mapping[str, Any]) -> Iterator[str]:

@@ -57,7 +57,7 @@ def test_what_is_no_outcome_is_refused(run, tmp_path, change):
 
 def test_texts_of_others_are_escaped(run, tmp_path):
     content = json.loads((run.directory / "search" / "done" / "front.json").read_text())
-    content["lines"][0]["design"]["subnet"] = content["run"]["phase"] = "<script>"
+    content["lines"][0]["design"]["text"] = content["run"]["phase"] = "<script>"
     content["lines"][0]["constraint"] = content["exits"] = "<script>"
     path = tmp_path / "search" / "<script>" / "front.json"
     path.parent.mkdir(parents=True)
