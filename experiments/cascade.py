@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .output import print_anything
-from .parser import Parser, complain, require_new_directory
+from .parser import Parser, add_data_arguments, complain, require_new_directory
 
 _SPLITS = ("validation", "test")
 # Thresholds that are none.
@@ -81,13 +81,17 @@ def _parser(program: str) -> Parser:
     parser.add_argument("--run", metavar="RUN", type=Path, required=True, help="a run directory")
     parser.add_argument("--network", metavar="FILE", type=Path, required=True, help="a file that extract wrote")
     parser.add_argument(
-        "--constraint", metavar="LIMIT", nargs="+", action="extend", required=True, help="for instance 'macs<=2M'"
+        "--constraint",
+        metavar="LIMIT",
+        nargs="+",
+        action="extend",
+        required=True,
+        help="for instance macs<=2M or latency<=1.5ms",
     )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new directory")
     parser.add_argument("--latency", metavar="MS,MS,...", help="the milliseconds of each segment")
     parser.add_argument("--input", choices=("uint8", "float"), default="uint8", help="what is read; uint8")
-    parser.add_argument("--data_dir", type=Path, help="where the run's data set is, if the run was told so")
-    parser.add_argument("--archive", type=Path, help="the archive of Tiny ImageNet, if the run was given one")
+    add_data_arguments(parser)
     return parser
 
 

@@ -36,9 +36,7 @@ COMMANDS = {
     "extract": Command("extract", "--run=RUN --subnet=... --out=FILE", "take a network out of a run", computes=True),
     "finetune": Command("finetune", "--run=RUN --subnet=... --workdir=DIR", "train one network further", computes=True),
     "export": Command("export", "--network=FILE --format=onnx --out=FILE", "write it for other runtimes"),
-    "cascade": Command(
-        "cascade", "--run=RUN --network=FILE --constraint=... --out=DIR", "stop early at sure exits", computes=True
-    ),
+    "cascade": Command("cascade", "--run=RUN --network=FILE --out=DIR ...", "stop early at sure exits", computes=True),
     "latency": Command("latency", "--run=RUN --out=DEVICE.json", "measure what its networks take on a device"),
     "predict": Command("predict", "--network=FILE IMAGE...", "say what is on images"),
 }

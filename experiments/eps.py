@@ -35,6 +35,7 @@ from .caching import cache_programs as _cache_programs
 from .config import load_dataset, settings_from_config
 from .console import Console, print_plan, print_results, rebuild_report
 from .output import print_anything
+from .parser import complain
 from .shipped import shipped_configs
 from .stopping import StopSignals
 
@@ -200,7 +201,7 @@ def _default_workdir(name: str) -> str:
 
 
 def _fail(error: Exception, status: int) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    complain(error)
     return status
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .output import print_anything
-from .parser import Parser, complain, require_new_file
+from .parser import Parser, add_data_arguments, complain, require_new_file
 
 
 def command(arguments: Sequence[str], program: str) -> int:
@@ -41,11 +41,12 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
         "--subnet", metavar="DESIGN", help="for instance k5-e4-d3-l7-h4@64; the one that the run has fine-tuned"
     )
     which.add_argument("--search", metavar="NAME", help="a search of this run, from which the best one is taken")
-    parser.add_argument("--constraint", help="with --search: macs<=3M, params<=500k or latency<=2ms")
+    parser.add_argument("--constraint", metavar="LIMIT", help="with --search: macs<=3M, params<=500k or latency<=2ms")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the file, NAME.safetensors")
-    parser.add_argument("--phase", help="the phase whose parameters are used; the last one that has ended")
-    parser.add_argument("--data_dir", type=Path, help="where the run's data set is, if the run was told so")
-    parser.add_argument("--archive", type=Path, help="the archive of Tiny ImageNet, if the run was given one")
+    parser.add_argument(
+        "--phase", metavar="NAME", help="the phase whose parameters are used; the last one that has ended"
+    )
+    add_data_arguments(parser)
     arguments = parser.parse_args(argv)
     try:
         out = require_new_file("out", arguments.out, ".safetensors")

@@ -25,7 +25,7 @@ from ofav2_jax.settings.nested import from_nested
 
 from .arguments import read_arguments
 from .eps import begin, launch, require_usable, supervise
-from .parser import Parser
+from .parser import Parser, add_data_arguments
 
 _PROGRAM = "python -m experiments.finetune"
 _OWN = ("--run", "--subnet", "--phase", "--data_dir", "--archive")
@@ -94,9 +94,8 @@ def _parser(program: str) -> Parser:
     )
     parser.add_argument("--run", metavar="RUN", type=Path, required=True, help="the run directory of the supernet")
     parser.add_argument("--subnet", metavar="DESIGN", required=True, help="for instance k5-e4-d3-l7-h4@64")
-    parser.add_argument("--phase", help="the phase of RUN whose parameters are the start; the last one")
-    parser.add_argument("--data_dir", type=Path, help="where the run's data set is, if the run was told so")
-    parser.add_argument("--archive", type=Path, help="the archive of Tiny ImageNet, if the run was given one")
+    parser.add_argument("--phase", metavar="NAME", help="the phase of RUN whose parameters are the start; the last one")
+    add_data_arguments(parser)
     return parser
 
 

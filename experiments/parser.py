@@ -17,6 +17,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(2)
 
 
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that say where a run's images are, `data_dir` and `archive` of `open_run`."""
+    parser.add_argument(
+        "--data_dir", metavar="DIR", type=Path, help="where the run's data set is, if the run was told so"
+    )
+    parser.add_argument(
+        "--archive", metavar="FILE", type=Path, help="the archive of Tiny ImageNet, if the run was given one"
+    )
+
+
 def complain(reason: object, kind: str = "error") -> None:
     """Prints on stderr, in one line, what is wrong."""
     print(f"{kind}: {' '.join(str(reason).split())}", file=sys.stderr)

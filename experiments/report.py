@@ -4,7 +4,6 @@ python -m experiments.report RUN    # in a clone
 ofav2 report RUN                    # anywhere, where the package is installed
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ from ofav2_jax.checks import local_path
 from ofav2_jax.report.page import write_report
 
 from .output import print_anything
-from .parser import complain
+from .parser import Parser, complain
 
 
 def command(arguments: Sequence[str], program: str) -> int:
@@ -31,7 +30,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
         The exit status: 0, or 2 if the directory cannot be read or the page not be written.
     """
     print_anything()
-    parser = argparse.ArgumentParser(prog=program, description="Rebuilds the page of a run.")
+    parser = Parser(prog=program, description="Rebuilds the page of a run.")
     parser.add_argument("run", metavar="RUN", help="a run directory, for instance runs/ee_d")
     try:
         print(write_report(local_path("RUN", parser.parse_args(argv).run)))

@@ -16,7 +16,7 @@ from pathlib import Path
 from ofav2_jax.checks import refuse
 
 from .output import print_anything
-from .parser import Parser, complain
+from .parser import Parser, add_data_arguments, complain
 
 
 def command(arguments: Sequence[str], program: str) -> int:
@@ -61,19 +61,25 @@ def _parser(program: str) -> Parser:
     parser = Parser(prog=program, description="Searches a trained supernet for good subnets.")
     parser.add_argument("--run", metavar="RUN", type=Path, required=True, help="a run directory")
     parser.add_argument("--name", default="default", help="the search's name; it is kept in RUN/search/NAME")
-    parser.add_argument("--phase", help="the phase whose parameters are used; the last one that has ended")
+    parser.add_argument(
+        "--phase", metavar="NAME", help="the phase whose parameters are used; the last one that has ended"
+    )
     parser.add_argument("--cost", default="macs", help="what is to be small: macs, params or latency; macs")
     parser.add_argument("--table", metavar="FILE", type=Path, help="latencies of a device, see the command latency")
     parser.add_argument(
-        "--constraint", action="append", default=[], help="for instance macs<=3M, params<=500k or latency<=2ms"
+        "--constraint",
+        metavar="LIMIT",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="for instance macs<=3M, params<=500k or latency<=2ms",
     )
     parser.add_argument("--exits", default="single", help="single: one exit each; any: sets of exits, averaged")
     parser.add_argument("--budget", type=int, default=200, help="trunks to evaluate in all; 200")
     parser.add_argument("--images", type=int, default=5000, help="validation images to score each with; 5000")
     parser.add_argument("--seed", type=int, default=0, help="other seeds try other subnets; 0")
     parser.add_argument("--dry_run", action="store_true", help="say what would be done, and stop")
-    parser.add_argument("--data_dir", type=Path, help="where the run's data set is, if the run was told so")
-    parser.add_argument("--archive", type=Path, help="the archive of Tiny ImageNet, if the run was given one")
+    add_data_arguments(parser)
     return parser
 
 

@@ -4,12 +4,12 @@ python -m experiments.tables runs/* [--out=DIR]    # in a clone
 ofav2 tables runs/* [--out=DIR]                    # anywhere, where the package is installed
 python -m experiments.tables --seeds runs/*        # means over seeds, standard errors, what differs by more than two
 
-Files and directories among the arguments that are no runs are named on stderr and skipped.
+Files and directories among the arguments that are no runs of supernets are named on stderr and skipped.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ofav2_jax import files
@@ -19,7 +19,7 @@ from ofav2_jax.report.records import RunRecord, read_run
 from ofav2_jax.report.seeds import build_seeds
 
 from .output import print_anything
-from .parser import complain
+from .parser import Parser, complain
 
 
 def command(arguments: Sequence[str], program: str) -> int:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
         The exit status: 0, or 2 if no run could be read, runs are there twice, or the files could not be written.
     """
     print_anything()
-    parser = argparse.ArgumentParser(prog=program, description="Tables IV and V from runs.")
+    parser = Parser(prog=program, description="Tables IV and V from runs.")
     parser.add_argument("runs", metavar="RUN", nargs="+", help="a run directory")
     parser.add_argument("--seeds", action="store_true", help="one row for runs that differ in nothing but the seed")
     parser.add_argument("--out", metavar="DIR", default="tables", help="where to write; ./tables")
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     runs = []
     for directory in arguments.runs:
         try:
-            runs.append(read_run(local_path("RUN", directory)))
+            runs.append(_read_supernet(local_path("RUN", directory)))
         except (ValueError, OSError) as error:
             complain(error, "skipped")
     if not runs:
@@ -65,6 +65,13 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     print(forms["text"])
     print(f"written to {', '.join(map(str, written))}")
     return 0
+
+
+def _read_supernet(directory: Path) -> RunRecord:
+    run = read_run(directory)
+    if run.design is not None:
+        raise ValueError(f"{directory} fine-tunes one network, {run.design}; the tables are of supernets")
+    return run
 
 
 def _tables(runs: Sequence[RunRecord]) -> tuple[str, dict[str, str], dict[str, Any]]:

@@ -12,9 +12,11 @@ import pytest
 
 import ofav2_jax as ofa
 from experiments import extract, search, search_console
+from ofav2_jax import files
 from ofav2_jax.nas.costs import Constraint, DesignCosts
 from ofav2_jax.nas.result import Accuracy, Found, FoundLine, SearchResult
 from ofav2_jax.run.run import StoppedError
+from ofav2_jax.settings.finetuning import Finetuning
 from tests.helpers import searches
 
 
@@ -72,6 +74,8 @@ def here(tmp_path_factory, uninterrupted):
     here = tmp_path_factory.mktemp("here")
     shutil.copytree(uninterrupted[0], here / "run")
     (here / "empty").mkdir()
+    tuned = Finetuning().settings(ofa.Settings.paper("ee_d"), "k3-e3-d2-l7-h2@48", 48, "0" * 64)
+    files.write_json(here / "tuned" / files.SETTINGS, tuned.as_json())
     begun = here / "run" / "search" / "begun"
     begun.mkdir(parents=True)
     (here / "run" / "search" / "file").write_text("")
@@ -83,6 +87,7 @@ _WRONG = [
     ([], "--run"),
     (["--run=nothing"], "nothing is not a run directory"),
     (["--run=empty"], "empty is not a run directory"),
+    (["--run=tuned"], "tuned is not the run of a supernet, but of k3-e3-d2-l7-h2@48, fine-tuned"),
     (["--run=gs://bucket/run"], "local file system"),
     (["--run=run", "--cost=flops"], "cost='flops' is not allowed: it must be one of macs, params, latency"),
     (["--run=run", "--cost=latency"], "cost='latency' is not allowed without a table of latencies"),
@@ -93,6 +98,7 @@ _WRONG = [
     (["--run=run", "--constraint=macs<=0"], "constraint on macs=0.0 is not allowed"),
     (["--run=run", "--constraint=macs<=1k"], "constraint='macs<=1k' cannot be met: the least of the space is"),
     (["--run=run", "--constraint=params<=10"], "constraint='params<=10' cannot be met"),
+    (["--run=run", "--constraint", "macs<=1G", "params<=10"], "constraint='params<=10' cannot be met"),
     (["--run=run", "--exits=all"], "exits='all' is not allowed: it must be one of single, any"),
     (["--run=run", "--budget=0"], "budget=0 is not allowed"),
     (["--run=run", "--budget=many"], "invalid int value: 'many'"),

@@ -9,9 +9,11 @@ import sys
 import pytest
 
 from experiments import report, tables
+from ofav2_jax import Settings, files
 from ofav2_jax.report.page import write_report
 from ofav2_jax.report.records import read_run
 from ofav2_jax.report.tables import as_text, build_tables
+from ofav2_jax.settings.finetuning import Finetuning
 from tests.helpers.runs import ROOT
 from tests.helpers.synthetic import write_run
 
@@ -185,6 +187,26 @@ def test_csv_has_every_cell_once(written, root):
 def test_markdown_tables_are_rectangular(written):
     lines = [line for line in (written / "tables.md").read_text().splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {10}
+
+
+def test_a_fine_tuned_network_is_named_and_skipped(root, tmp_path, capsys):
+    settings = Finetuning().settings(Settings.paper("ee_d"), "k3-e3-d2-l7-h2@48", 48, "0" * 64)
+    files.write_json(tmp_path / "tuned" / files.SETTINGS, settings.as_json())
+    for flags in ([], ["--seeds"]):
+        assert tables.main([str(tmp_path / "tuned"), str(root / "a"), *flags, f"--out={tmp_path / 'out'}"]) == 0
+        printed = capsys.readouterr()
+        reason = "fine-tunes one network, k3-e3-d2-l7-h2@48; the tables are of supernets"
+        assert printed.err == f"skipped: {tmp_path / 'tuned'} {reason}\n"
+        assert "finetune" not in printed.out and str(tmp_path / "tuned") not in printed.out
+
+
+@pytest.mark.parametrize("command", [tables, report])
+@pytest.mark.parametrize("arguments", [[], ["run", "--other=3"]])
+def test_a_wrong_command_line_is_one_line(command, arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        command.main(arguments)
+    out, err = capsys.readouterr()
+    assert end.value.code == 2 and not out and err.startswith("error: ") and err.count("\n") == 1
 
 
 def test_what_is_no_run_is_named_and_skipped(root, tmp_path, capsys):

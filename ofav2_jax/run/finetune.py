@@ -69,8 +69,7 @@ def require_tunable(supernet: OpenedRun, design: Design, workdir: str | os.PathL
         refuse("supernet", supernet, "an opened run")
     if not isinstance(design, Design):
         refuse("design", design, "a Design")
-    if supernet.design is not None:
-        raise ValueError(f"{supernet.directory} is not the run of a supernet, but of {supernet.design}, fine-tuned")
+    supernet.require_supernet()
     supernet.require_phase(phase)
     if phase is None and not supernet.is_finished:
         raise ValueError(

@@ -50,6 +50,15 @@ class OpenedRun:
         """The design that the run fine-tuned; None: it is a supernet's."""
         return None if self.settings.design is None else Design.parse(self.settings.design)
 
+    def require_supernet(self) -> None:
+        """Refuses a run that fine-tuned a design.
+
+        Raises:
+            ValueError: naming the directory and the design.
+        """
+        if self.design is not None:
+            raise ValueError(f"{self.directory} is not the run of a supernet, but of {self.design}, fine-tuned")
+
     @property
     def results(self) -> dict[str, Any]:
         """The content of `results.json`; before the run's end, its "name" and the "phases" that have ended."""

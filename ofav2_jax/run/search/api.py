@@ -124,6 +124,7 @@ def make_search(
 
 
 def _of_run(run: OpenedRun, *, name: str = "default", phase: str | None = None) -> tuple[Path, Callable[[], Source]]:
+    run.require_supernet()
     return search_directory(run.directory, name), lambda: source_of_run(run, phase)
 
 
