@@ -27,6 +27,8 @@ from ofav2_jax.runtime.feed import must_stream
 from ofav2_jax.settings.phases import Phase, paper_phases, unlocked_values
 from ofav2_jax.settings.settings import Settings
 
+from .parser import complain
+
 
 def print_plan(settings: Settings, dataset: Dataset, workdir: Path, devices: Sequence[jax.Device]) -> None:
     """Prints network, data, devices and the phases with their lengths, before the run starts."""
@@ -126,9 +128,13 @@ def _print_tuned(settings: Settings, results: dict[str, Any]) -> None:
 
 
 def rebuild_report(workdir: Path) -> None:
-    """Rewrites the run's page, and only logs errors: a picture that cannot be drawn must not end a run of days."""
+    """Rewrites the run's page, and only reports errors: a picture that cannot be drawn must not end a run of days."""
     try:
         write_report(workdir)
+    except (ValueError, OSError) as error:
+        # A file in the directory, a search's for instance, cannot be read, or the page not be written.
+        with contextlib.suppress(OSError):
+            complain(f"{workdir / files.REPORT} was not written: {error}", "warning")
     except Exception:
         logging.exception("the report of %s could not be written", workdir)
 

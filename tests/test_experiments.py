@@ -16,11 +16,12 @@ from configs import common, quickstart
 from experiments import eps as eps_module
 from experiments.arguments import read_arguments
 from experiments.config import load_dataset, settings_from_config
-from experiments.console import Console
+from experiments.console import Console, rebuild_report
 from experiments.eps import main
 from ofav2_jax.model.network import NETWORKS
 from ofav2_jax.report.records import EpochRecord
 from ofav2_jax.run import assembly
+from tests.helpers.synthetic import write_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -134,6 +135,23 @@ def test_a_closed_terminal_does_not_end_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", types.SimpleNamespace(write=closed, flush=closed))
     console.epoch_ended(EpochRecord(3, "full", 1, 2.0, 30.0, 0.01, 100.0, 40.0))
     console.phase_ended(0, {"name": "full", "subnets": [], "avg": 1.0, "best": 2.0})
+
+
+def test_a_page_that_cannot_be_written_is_a_line_of_warning(tmp_path, monkeypatch, capsys, caplog):
+    run = write_run(tmp_path / "run", "ee_d", finished=1)
+    front = run / "search" / "old" / "front.json"
+    front.parent.mkdir(parents=True)
+    front.write_text("{}")
+    rebuild_report(run)
+    error = capsys.readouterr().err
+    assert error.startswith(f"warning: {run / 'report.html'} was not written: {front} ") and error.count("\n") == 1
+    assert not caplog.records
+
+    def closed(*arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", types.SimpleNamespace(write=closed, flush=closed))
+    rebuild_report(run)
 
 
 def test_the_plan_names_phases_that_are_left_out(tmp_path, capsys):

@@ -310,6 +310,12 @@ def test_settings_come_back_from_json():
     assert from_nested(Settings, old) == of_run
 
 
+def test_nothing_is_sampled_whatever_the_supernets_run_did():
+    of_run = dataclasses.replace(supernets.settings(), sampling="sandwich", engine="static", teacher="progressive")
+    settings = Finetuning().settings(of_run, str(DESIGN), 16, "abc")
+    assert settings == Finetuning().settings(supernets.settings(), str(DESIGN), 16, "abc")
+
+
 def test_the_config_has_the_defaults_of_the_library():
     config = get_config().to_dict()
     assert config.pop("checkpoint") == {"every_s": 60.0}

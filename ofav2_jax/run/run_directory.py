@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ofav2_jax import files
+from ofav2_jax.checks import shown
 from ofav2_jax.data.dataset import completed_fingerprint
 from ofav2_jax.settings.nested import from_nested
 from ofav2_jax.settings.settings import Settings
@@ -156,4 +157,4 @@ def differing_fields(ours: Any, theirs: Any, prefix: str = "") -> list[str]:
             for i, pair in enumerate(zip(ours, theirs))
             for difference in differing_fields(*pair, f"{prefix}[{i}]")
         ]
-    return [] if ours == theirs else [f"{prefix} is {theirs!r} there and {ours!r} here"]
+    return [] if ours == theirs else [f"{prefix} is {shown(theirs)} there and {shown(ours)} here"]

@@ -78,6 +78,7 @@ class Finetuning:
             batch_size=supernet.batch_size if self.batch_size is None else self.batch_size,
             dtype=self.dtype,
             engine="masked",
+            sampling="random",
             teacher="fixed",
             warmup_learning_rate=None,
             recipe=recipe,
