@@ -49,7 +49,9 @@ def settings_from_config(config: ConfigDict) -> Settings:
         ValueError: naming the field, the value and what is allowed; also for those fields that are no settings of
             the library.
     """
-    network_spec(config.get("network"))
+    if "network" not in config:
+        raise ValueError("network is missing in the config, which is therefore not that of a supernet's run")
+    network_spec(config.network)
     declared = base_config(config.network)
     _require_phase_names(config, declared)
     # Phases can be left out.

@@ -189,7 +189,7 @@ def _usage(program: str) -> str:
 {program} --config=CONFIG[:name=value,...] [--workdir=DIR] [--config.field=value] [--dry_run]
     [--multihost [--coordinator=HOST:PORT --num_processes=N --process_index=I]]
 
-CONFIG is a file or one of {", ".join(shipped_configs())}; for instance
+CONFIG is a file or one of {", ".join(name for name in shipped_configs() if name != "finetune")}; for instance
 {program} --config=configs/quickstart.py
 {program} --config=ee_d:smoke --dry_run"""
 

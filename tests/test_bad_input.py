@@ -105,7 +105,7 @@ COMMAND_LINES = [
     (["--config=lacking_field.py"], "seed is missing in the config"),
     (["--config=lacking_full.py"], "phases=kernel, .* is not allowed: ee_d .* in this order; all but full can be left"),
     (["--config=no_section.py"], "data=3 is not allowed: it must be a ConfigDict of archive, base_resolution"),
-    (["--config=no_network.py"], "network=None is unknown; choose one of ofa_mbv3"),
+    (["--config=no_network.py"], "network is missing in the config"),
     (["--config=wrong_type.py"], "config='wrong_type.py' fails, line .*'batch_size'.* many"),
     (["--config=flip.py"], not_allowed("data.flip", 1, "True or False")),
     (["--config=one_resolution.py"], not_allowed("resolutions", 32, "a tuple")),
@@ -243,6 +243,10 @@ COMMAND_LINES = [
     ),
     # The tests run on eight devices.
     ([QUICKSTART, "--config.batch_size=63"], not_allowed("batch_size", 63, "divisible by the 8 devices")),
+    (
+        ["--config=configs/finetune.py"],
+        "network is missing in the config, which is therefore not that of a supernet's run",
+    ),
     # --- directories
     ([QUICKSTART, "--workdir="], "workdir='' is not allowed"),
     ([QUICKSTART, "--workdir=gs://bucket/run"], not_allowed("workdir", "'gs://bucket/run'", "a path of a local file")),

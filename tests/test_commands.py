@@ -131,6 +131,12 @@ def test_help_says_how_the_command_was_started(name, monkeypatch, capsys):
     assert exit.value.code == 0 and f"ofav2 {name} " in out and "python -m" not in out
 
 
+def test_the_help_of_eps_lists_configs_of_supernets(capsys):
+    assert eps.main(["eps", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert all((name in out) is (name != "finetune") for name in shipped.shipped_configs())
+
+
 @pytest.mark.parametrize("program", ["ofav2 eps", "python -m experiments.eps"])
 def test_a_stopped_run_says_how_the_user_goes_on(program, tmp_path, monkeypatch, capsys):
     class Stopped:
