@@ -10,6 +10,9 @@ from ofav2_jax.deploy.layers import INPUT, Layer, count_macs, needed, shapes
 from ofav2_jax.deploy.onnx_file import INPUTS, Graph, require_onnx, shared_header
 from ofav2_jax.deploy.standalone import Standalone
 
+# Where a segment's file says what it is; not under the name that networks have: a segment alone classifies nothing.
+METADATA = "ofav2_jax_segment"
+
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
@@ -101,9 +104,8 @@ def to_onnx_segments(alone: Standalone, directory: str | os.PathLike, input: str
     names = []
     for place, part in enumerate(parts):
         names.append(segment_file(place))
-        # Not under the name that networks have: a segment alone classifies nothing.
         about = {"number": place + 1, "of": len(parts), "exit": part.exit, **shared_header(alone, input)}
-        model = _graph(onnx, alone, part, sizes, input).model({"ofav2_jax_segment": about})
+        model = _graph(onnx, alone, part, sizes, input).model({METADATA: about})
         files.write_bytes(path / names[-1], model)
     return names
 

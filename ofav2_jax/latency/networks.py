@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ofav2_jax import files
 from ofav2_jax.checks import local_file, require_positive
+from ofav2_jax.deploy import segments
 from ofav2_jax.deploy.onnx_file import to_onnx
 from ofav2_jax.deploy.standalone import Standalone
 from ofav2_jax.deploy.verify import onnx_session, require_onnxruntime
@@ -33,8 +34,11 @@ def describe(path: str | os.PathLike) -> tuple[SuperNet, Design]:
         if file.suffix == ".safetensors":
             header, input = Standalone.load(file).header(), "uint8"
         else:
-            header = json.loads(onnx_session(file)[1]["ofav2_jax"])
-            input = "a segment" if "segment" in header else header["input"]
+            metadata = onnx_session(file)[1]
+            if segments.METADATA in metadata:
+                raise ValueError(f"{file} is a segment of a cascade; a table predicts whole networks")
+            header = json.loads(metadata["ofav2_jax"])
+            input = header["input"]
         net = SuperNet(**header["about"]["supernet"], num_classes=header["num_classes"])
         design = Design.from_json(header["design"])
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as reason:

@@ -12,6 +12,7 @@ import pytest
 import ofav2_jax as ofa
 from experiments import latency
 from ofav2_jax import files
+from ofav2_jax.deploy.segments import to_onnx_segments
 from ofav2_jax.latency import measure, networks
 from ofav2_jax.latency.table import LatencyTable
 from tests.helpers.latencies import exact_timer, prepared, random_designs, shorten, small, times_of
@@ -46,6 +47,9 @@ def here(tmp_path_factory):
         (design,) = random_designs(net, 1, RESOLUTION)
         ofa.to_onnx(ofa.extract(net, random_variables(net), design), here / f"{name}.onnx")
     ofa.to_onnx(ofa.extract(net, random_variables(net), design), here / "float.onnx", input="float")
+    (here / "cascade").mkdir()
+    several = ofa.Design.parse(f"k3-e3-d2-l7-h2@{RESOLUTION}+1")
+    to_onnx_segments(ofa.extract(net, random_variables(net), several), here / "cascade")
     (here / "text.onnx").write_text("no model")
     (here / "taken.json").write_text("precious")
     return here
@@ -147,6 +151,7 @@ WRONG = [
     ([MEASURE, "--table={here}/table.json", "--threads=1"], "threads and batch size are those of --table"),
     (["--measure={here}/other.onnx", "--table={here}/table.json"], "network='ee_b', not 'ee_d'"),
     (["--measure={here}/float.onnx", "--table={here}/table.json"], "reads uint8 images"),
+    (["--measure={here}/cascade/segment_2.onnx", "--table={here}/table.json"], "is a segment of a cascade"),
     (["--measure={here}/device/whole/00.onnx", "--table={here}/missing"], "must end in .json"),
     (["--measure={here}/device/32/stem.onnx", "--table={here}/table.json"], "does not say which network"),
 ]
