@@ -99,7 +99,7 @@ def _winner(run, name: str, text: str):
 
     constraint = Constraint.parse(text)
     found, content = read_front(search_directory(run.directory, name))
-    design, searched = best_of(found, constraint).design, content["run"]
+    design, searched = best_of(found, content["cost"], constraint).design, content["run"]
     if checkpoint.digest(run.params(searched["phase"])) != searched["params_sha256"]:
         raise ValueError(f"search={name!r} is one of other parameters than those of phase {searched['phase']!r} here")
     return design, searched["phase"]

@@ -14,7 +14,7 @@ import pytest
 import ofav2_jax as ofa
 from ofav2_jax import files as package_files
 from ofav2_jax.nas.costs import Constraint, DesignCosts, least
-from ofav2_jax.nas.result import best_of, read_front
+from ofav2_jax.nas.result import Accuracy, Found, best_of, read_front
 from ofav2_jax.run.run import StoppedError
 from ofav2_jax.run.run_directory import DifferentRunError, DirectoryInUseError
 from ofav2_jax.run.search.directory import Journal, SearchDirectory
@@ -156,7 +156,7 @@ def test_one_archive_answers_other_questions(whole, tmp_path):
     assert result.archive == whole[1].archive
     assert [line.constraint.limit for line in result.lines[:2]] == [limit, 100e6]
     best = result.best(Constraint("params", limit))
-    assert best.costs["params"] <= limit
+    assert best == result.lines[0].found and result.best("macs<=100M") == result.lines[1].found
     assert searches.files(directory)["archive.jsonl"] == searches.files(whole[0])["archive.jsonl"]
 
 
@@ -337,6 +337,16 @@ def test_table_of_another_network_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_of_equally_accurate_designs_the_winner_is_that_of_the_table():
+    accuracy = Accuracy(50.0, 100)
+    few_macs = Found(ofa.Design.parse("k3-e6-d2-l7-h4@16"), {"macs": 1.0, "params": 9.0}, accuracy, accuracy)
+    few_params = Found(ofa.Design.parse("k7-e3-d2-l7-h3@16"), {"macs": 2.0, "params": 3.0}, accuracy, accuracy)
+    for found in ([few_macs, few_params], [few_params, few_macs]):
+        for constraint in ("macs<=10", "params<=10"):
+            assert best_of(found, "macs", constraint) == few_macs
+            assert best_of(found, "params", constraint) == few_params
+
+
 @pytest.mark.parametrize(
     "change, told",
     [
@@ -345,6 +355,8 @@ def test_table_of_another_network_is_refused(tmp_path):
         (lambda front: front["lines"][0].pop("design"), "front.json cannot be read: KeyError 'design'"),
         (lambda front: front["lines"][0]["design"].update(macs="x"), "macs of k"),
         (lambda front: front.update(lines=[]), "the search found none"),
+        (lambda front: front.update(cost="flops"), "cost='flops' is not allowed"),
+        (lambda front: front.update(cost="latency"), "front.json cannot be read: latency of k"),
         (lambda front: front.pop("lines"), "'lines' is missing"),
     ],
 )
@@ -355,12 +367,12 @@ def test_winners_of_a_file(whole, tmp_path, change, told):
     (tmp_path / "front.json").write_text(json.dumps(front))
     if told is None:
         cheapest = whole[1].front[0]
-        assert best_of(read_front(tmp_path)[0], f"macs<={cheapest.costs['macs']:.0f}") == cheapest
+        assert best_of(read_front(tmp_path)[0], "macs", f"macs<={cheapest.costs['macs']:.0f}") == cheapest
         with pytest.raises(ValueError, match=r"is met by none of the \d+ designs .* search with this constraint"):
-            best_of(read_front(tmp_path)[0], "macs<=2")
+            best_of(read_front(tmp_path)[0], "macs", "macs<=2")
         with pytest.raises(ValueError, match="the search knew no latency"):
-            best_of(read_front(tmp_path)[0], "latency<=2ms")
+            best_of(read_front(tmp_path)[0], "macs", "latency<=2ms")
         return
     with pytest.raises(ValueError) as error:
-        best_of(read_front(tmp_path)[0], "macs<=1G")
+        best_of(read_front(tmp_path)[0], "macs", "macs<=1G")
     assert told in str(error.value) and "\n" not in str(error.value)

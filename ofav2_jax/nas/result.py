@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ofav2_jax import files
-from ofav2_jax.checks import is_number, refuse, require_text
+from ofav2_jax.checks import is_number, refuse, require_among, require_text
 from ofav2_jax.model.design import Design
-from ofav2_jax.nas.costs import Constraint
+from ofav2_jax.nas.costs import COSTS, Constraint
 from ofav2_jax.nas.records import Record
 
 FORMAT = "ofav2_jax.front/1"
@@ -129,11 +129,16 @@ class SearchResult:
 
     def best(self, constraint: Constraint | str) -> Found:
         """The most accurate design, on validation images, that meets a constraint; see `best_of`."""
-        return best_of([line.found for line in self.lines], constraint)
+        return best_of([line.found for line in self.lines], self.cost, constraint)
 
 
-def best_of(found: Sequence[Found], constraint: Constraint | str) -> Found:
+def best_of(found: Sequence[Found], cost: str, constraint: Constraint | str) -> Found:
     """The most accurate design, on validation images, that meets a constraint.
+
+    Args:
+        found: the designs of a search's table, in its order.
+        cost: what the search minimised: of equally accurate designs the table has the one that has the least of it.
+        constraint: what is to be met.
 
     Raises:
         ValueError: if none does, naming the least cost of them, or if that cost is not known.
@@ -150,7 +155,7 @@ def best_of(found: Sequence[Found], constraint: Constraint | str) -> Found:
             f"constraint={str(limit)!r} is met by none of the {len(found)} designs that the search found, whose least "
             f"is {lowest:,.6g}; search with this constraint"
         )
-    return max(fitting, key=lambda each: (each.validation.top1, -each.costs[limit.cost]))
+    return max(fitting, key=lambda each: (each.validation.top1, -each.costs[cost]))
 
 
 def read_front(directory: Path) -> tuple[list[Found], dict[str, Any]]:
@@ -166,11 +171,15 @@ def read_front(directory: Path) -> tuple[list[Found], dict[str, Any]]:
         raise ValueError(f"search={directory.name!r} is not allowed: there is no {directory}; {have}")
     if not path.is_file():
         raise ValueError(f"search={directory.name!r} is not finished: there is no {path}; start it again to go on")
-    content = files.read_json(path, ("lines", "run"))
+    content = files.read_json(path, ("lines", "run", "cost"))
     try:
+        require_among("cost", content["cost"], COSTS)
         require_text("run.phase", content["run"]["phase"])
         require_text("run.params_sha256", content["run"]["params_sha256"])
         found = [Found.from_json(line["design"]) for line in content["lines"]]
+        for each in found:
+            if content["cost"] not in each.costs:
+                raise ValueError(f"{content['cost']} of {each.design} is missing")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read: {files.reason(error)}") from error
     return found, content
