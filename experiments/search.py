@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ofav2_jax.checks import refuse
+from ofav2_jax.checks import local_path, refuse
 
 from .output import print_anything
 from .parser import Parser, add_data_arguments, complain
@@ -115,7 +115,7 @@ def _prepare(arguments):
 
 
 def _load_table(path: Path):
-    if not path.expanduser().is_file():
+    if not local_path("table", path).is_file():
         refuse("table", str(path), "a file of latencies, see the command latency")
     # Only a search that wants latencies needs what measures them.
     from ofav2_jax.latency.table import LatencyTable

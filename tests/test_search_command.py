@@ -111,6 +111,7 @@ _WRONG = [
     (["--run=run", "--phase=kernal"], "phase='kernal' is not allowed: the run's are"),
     (["--run=run", "--phase=full"], "phase='full' leaves nothing to search"),
     (["--run=run", "--table=none.json"], "table='none.json' is not allowed: it must be a file of latencies"),
+    (["--run=run", "--table=~nobody_of_this_name/t.json"], "table='~nobody_of_this_name/t.json' is not allowed"),
     (["--run=run", "--subnet=k7"], "unrecognized arguments: --subnet=k7"),
 ]
 
