@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .output import print_anything
-from .parser import Parser, add_data_arguments, complain, require_new_directory
+from .parser import Parser, add_data_arguments, complain, interruptible, require_new_directory
 
 _SPLITS = ("validation", "test")
 # Thresholds that are none.
@@ -27,6 +27,7 @@ def command(arguments: Sequence[str], program: str) -> int:
     return main(arguments, program)
 
 
+@interruptible
 def main(argv: Sequence[str] | None = None, program: str = "python -m experiments.cascade") -> int:
     """Chooses thresholds, writes and verifies the directory, and prints what the cascades do.
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .output import print_anything
-from .parser import Parser, complain, require_new_file
+from .parser import Parser, complain, interruptible, require_new_file
 
 _FORMATS = {"onnx": ".onnx", "stablehlo": ".stablehlo"}
 
@@ -22,6 +22,7 @@ def command(arguments: Sequence[str], program: str) -> int:
     return main(arguments, program)
 
 
+@interruptible
 def main(argv: Sequence[str] | None = None, program: str = "python -m experiments.export") -> int:
     """Writes and verifies the file.
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .output import print_anything
-from .parser import Parser, add_data_arguments, complain, require_new_file
+from .parser import Parser, add_data_arguments, complain, interruptible, require_new_file
 
 
 def command(arguments: Sequence[str], program: str) -> int:
@@ -23,6 +23,7 @@ def command(arguments: Sequence[str], program: str) -> int:
     return main(arguments, program)
 
 
+@interruptible
 def main(argv: Sequence[str] | None = None, program: str = "python -m experiments.extract") -> int:
     """Writes the network, and prints what it is.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .output import print_anything
-from .parser import Parser, complain, require_new_file
+from .parser import Parser, complain, interruptible, require_new_file
 
 if TYPE_CHECKING:
     from ofav2_jax.latency.table import LatencyTable
@@ -39,6 +39,7 @@ def command(arguments: Sequence[str], program: str) -> int:
     return main(arguments, program)
 
 
+@interruptible
 def main(argv: Sequence[str] | None = None, program: str = "python -m experiments.latency") -> int:
     """Measures, and prints what came out.
 

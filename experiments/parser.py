@@ -1,12 +1,17 @@
 """What the commands share: a parser whose errors are one line, and the checks of what is to be written."""
 
 import argparse
+import functools
 import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, ParamSpec
 
 from ofav2_jax.checks import local_file, local_path
+
+_Arguments = ParamSpec("_Arguments")
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,6 +35,20 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 def complain(reason: object, kind: str = "error") -> None:
     """Prints on stderr, in one line, what is wrong."""
     print(f"{kind}: {' '.join(str(reason).split())}", file=sys.stderr)
+
+
+def interruptible(main: Callable[_Arguments, int]) -> Callable[_Arguments, int]:
+    """Makes the `main` of a command end with a line and the usual status where it is interrupted, as by Ctrl-C."""
+
+    @functools.wraps(main)
+    def wrapped(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except KeyboardInterrupt:
+            complain("interrupted")
+            return 128 + signal.SIGINT
+
+    return wrapped
 
 
 def require_new_file(field: str, path: Path, suffix: str) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .output import print_anything
-from .parser import Parser, complain
+from .parser import Parser, complain, interruptible
 
 
 def command(arguments: Sequence[str], program: str) -> int:
@@ -19,6 +19,7 @@ def command(arguments: Sequence[str], program: str) -> int:
     return main(arguments, program)
 
 
+@interruptible
 def main(argv: Sequence[str] | None = None, program: str = "python -m experiments.predict") -> int:
     """Prints the most probable classes of each image.
 

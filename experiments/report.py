@@ -11,7 +11,7 @@ from ofav2_jax.checks import local_path
 from ofav2_jax.report.page import write_report
 
 from .output import print_anything
-from .parser import Parser, complain
+from .parser import Parser, complain, interruptible
 
 
 def command(arguments: Sequence[str], program: str) -> int:
@@ -19,6 +19,7 @@ def command(arguments: Sequence[str], program: str) -> int:
     return main(arguments, program)
 
 
+@interruptible
 def main(argv: Sequence[str] | None = None, program: str = "python -m experiments.report") -> int:
     """Writes RUN/report.html and prints its path.
 

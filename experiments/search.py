@@ -16,7 +16,7 @@ from pathlib import Path
 from ofav2_jax.checks import local_path, refuse
 
 from .output import print_anything
-from .parser import Parser, add_data_arguments, complain
+from .parser import Parser, add_data_arguments, complain, interruptible
 
 
 def command(arguments: Sequence[str], program: str) -> int:
@@ -24,6 +24,7 @@ def command(arguments: Sequence[str], program: str) -> int:
     return main(arguments, program)
 
 
+@interruptible
 def main(argv: Sequence[str] | None = None, program: str = "python -m experiments.search") -> int:
     """Searches, and prints what was found.
 

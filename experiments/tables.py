@@ -19,7 +19,7 @@ from ofav2_jax.report.records import RunRecord, read_run
 from ofav2_jax.report.seeds import build_seeds
 
 from .output import print_anything
-from .parser import Parser, complain
+from .parser import Parser, complain, interruptible
 
 
 def command(arguments: Sequence[str], program: str) -> int:
@@ -27,6 +27,7 @@ def command(arguments: Sequence[str], program: str) -> int:
     return main(arguments, program)
 
 
+@interruptible
 def main(argv: Sequence[str] | None = None, program: str = "python -m experiments.tables") -> int:
     """Prints the tables, or the comparison over seeds, and writes them as Markdown, CSV and JSON.
 

@@ -112,6 +112,17 @@ def test_unknown_command(name, hint, capsys):
     assert capsys.readouterr() == ("", f"error: command {name!r} is unknown; choose one of {choices}{hint}\n")
 
 
+@pytest.mark.parametrize("name", sorted(set(commands.COMMANDS) - {"eps", "finetune"}))
+def test_ctrl_c_is_one_line(name, monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    module = importlib.import_module(f"experiments.{commands.COMMANDS[name].module}")
+    monkeypatch.setattr(module, "print_anything", interrupted)
+    assert module.command([], f"ofav2 {name}") == 130
+    assert capsys.readouterr() == ("", "error: interrupted\n")
+
+
 def test_only_what_computes_prepares_the_process(monkeypatch, capsys):
     calls = []
     monkeypatch.setattr(cpu, "prepare", lambda: calls.append("prepare"))
