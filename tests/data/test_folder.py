@@ -359,10 +359,11 @@ def test_another_folder_of_the_same_name_is_another_cache(root, tmp_path):
 
 
 _SLOWLY = """
-import sys, time
+import signal, sys, time
 import ofav2_jax as ofa
 from ofav2_jax.data import decoding
 decode = decoding.decode_image
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests were started without
 decoding.decode_image = lambda *args: time.sleep(0.02) or decode(*args)
 decoding._PART_BYTES = 4 * 16 * 16 * 3
 decoding._num_threads = lambda: 1
