@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ofav2_jax.checks import require_package
+
 from .output import print_anything
 from .parser import Parser, add_data_arguments, complain, interruptible, require_new_directory
 
@@ -45,12 +47,10 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
         out = require_new_directory("out", arguments.out)
         # JAX is imported only if the arguments make sense.
         from ofav2_jax import Standalone, open_run
-        from ofav2_jax.deploy.onnx_file import require_onnx
-        from ofav2_jax.deploy.verify import require_onnxruntime
         from ofav2_jax.run.cascade import make_cascades, parse_constraints
 
-        require_onnx()
-        require_onnxruntime()
+        require_package("onnx", "export")
+        require_package("onnxruntime", "export")
         constraints = parse_constraints(arguments.constraint)
         segment_ms = None if arguments.latency is None else _numbers(arguments.latency)
         run = open_run(arguments.run, data_dir=arguments.data_dir, archive=arguments.archive)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import importlib
 import math
 import numbers
 import os
@@ -75,6 +76,26 @@ def require_positive(field: str, value: Any) -> None:
     """Raises a ValueError unless `value` is an int of at least 1."""
     if type(value) is not int or value < 1:
         refuse(field, value, "a positive int")
+
+
+def require_package(module: str, extra: str, package: str | None = None) -> Any:
+    """Imports what only an extra of this package installs.
+
+    Args:
+        module: the module's name.
+        extra: the extra, for instance "export".
+        package: what pip calls it; None: as the module.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: if it is not installed, saying how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{package or module} is missing: pip install 'ofav2_jax[{extra}]'") from error
 
 
 def require_text(field: str, value: Any) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ofav2_jax import files
-from ofav2_jax.deploy.verify import BATCH_SIZES, TOLERANCE, require_onnxruntime
+from ofav2_jax.checks import require_package
+from ofav2_jax.deploy.verify import BATCH_SIZES, TOLERANCE
 
 RECORD, RUNNER = "cascade.json", "run.py"
 
@@ -41,7 +42,7 @@ def verify_cascades(
         ValueError: if something does not run, logits differ by more than `TOLERANCE`, or an image leaves elsewhere.
         ImportError: if onnxruntime is not installed.
     """
-    require_onnxruntime()
+    require_package("onnxruntime", "export")
     from ofav2_jax.deploy.run_cascade import Cascade
 
     with _running():

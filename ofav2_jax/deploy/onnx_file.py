@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ofav2_jax import files
-from ofav2_jax.checks import local_file, require_among
+from ofav2_jax.checks import local_file, require_among, require_package
 from ofav2_jax.deploy.layers import INPUT, Layer, by_layer
 from ofav2_jax.deploy.standalone import Standalone
 from ofav2_jax.ops.batch_norm import EPSILON
@@ -38,26 +38,13 @@ def to_onnx(alone: Standalone, path: str | os.PathLike, input: str = "uint8") ->
     """
     require_among("input", input, INPUTS)
     file = local_file("file", path, ".onnx")
-    graph, shape = Graph(require_onnx(), alone), [alone.num_classes]
+    graph, shape = Graph(require_package("onnx", "export"), alone), [alone.num_classes]
     graph.read_images(input)
     graph.add(alone.layers)
     exits = {f"exit_{exit}": [layer] for exit, layer in alone.outputs.items()} if len(alone.outputs) > 1 else {}
     for name, layers in {"logits": list(alone.outputs.values()), **exits}.items():
         graph.give(name, layers, shape)
     files.write_bytes(file, graph.model({"ofav2_jax": shared_header(alone, input)}))
-
-
-def require_onnx() -> Any:
-    """The package onnx.
-
-    Raises:
-        ImportError: without the extra `export`, saying how to install it.
-    """
-    try:
-        import onnx
-    except ImportError as error:
-        raise ImportError("onnx is missing: pip install 'ofav2_jax[export]'") from error
-    return onnx
 
 
 def shared_header(alone: Standalone, input: str) -> dict[str, Any]:

@@ -5,9 +5,9 @@ import os
 from typing import Any
 
 from ofav2_jax import files
-from ofav2_jax.checks import local_path, require_among
+from ofav2_jax.checks import local_path, require_among, require_package
 from ofav2_jax.deploy.layers import INPUT, Layer, count_macs, needed, shapes
-from ofav2_jax.deploy.onnx_file import INPUTS, Graph, require_onnx, shared_header
+from ofav2_jax.deploy.onnx_file import INPUTS, Graph, shared_header
 from ofav2_jax.deploy.standalone import Standalone
 
 # Where a segment's file says what it is; not under the name that networks have: a segment alone classifies nothing.
@@ -99,7 +99,7 @@ def to_onnx_segments(alone: Standalone, directory: str | os.PathLike, input: str
         OSError: if a file cannot be written.
     """
     require_among("input", input, INPUTS)
-    path, onnx, parts = local_path("directory", directory), require_onnx(), cut(alone)
+    path, onnx, parts = local_path("directory", directory), require_package("onnx", "export"), cut(alone)
     sizes = shapes(alone.layers, alone.arrays, alone.design.resolution)
     names = []
     for place, part in enumerate(parts):

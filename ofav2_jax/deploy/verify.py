@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ofav2_jax.checks import require_package
 from ofav2_jax.deploy.standalone import Standalone
 
 # The largest difference that is allowed, divided by the largest logit. Rounding makes one of about 1e-6; where channels
@@ -52,19 +53,6 @@ def verify(path: Path, alone: Standalone, input: str) -> float:
     return largest
 
 
-def require_onnxruntime() -> Any:
-    """The package onnxruntime.
-
-    Raises:
-        ImportError: without the extra `export`, saying how to install it.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError("onnxruntime is missing: pip install 'ofav2_jax[export]'") from error
-    return onnxruntime
-
-
 def run_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """A function from a batch of images to the logits of an ONNX file.
 
@@ -77,7 +65,7 @@ def run_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 def onnx_session(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, str]]:
     """What `run_onnx` returns, and the file's metadata."""
-    onnxruntime = require_onnxruntime()
+    onnxruntime = require_package("onnxruntime", "export")
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # of classes of its own, without a common base

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ofav2_jax import files
-from ofav2_jax.checks import local_file, require_positive
+from ofav2_jax.checks import local_file, require_package, require_positive
 from ofav2_jax.deploy import segments
 from ofav2_jax.deploy.onnx_file import to_onnx
 from ofav2_jax.deploy.standalone import Standalone
-from ofav2_jax.deploy.verify import onnx_session, require_onnxruntime
+from ofav2_jax.deploy.verify import onnx_session
 from ofav2_jax.latency import measure
 from ofav2_jax.latency.times import of_rounds
 from ofav2_jax.model.design import Design
@@ -73,7 +73,7 @@ def time_networks(
     """
     require_positive("threads", threads)
     require_positive("batch_size", batch_size)
-    require_onnxruntime()
+    require_package("onnxruntime", "export")
     with tempfile.TemporaryDirectory() as directory:
         paths = [_as_onnx(network, Path(directory) / f"{place}.onnx") for place, network in enumerate(networks)]
         visits = {}

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from ofav2_jax import files
-from ofav2_jax.checks import is_number, local_file, refuse, require_among, shown
+from ofav2_jax.checks import is_number, local_file, refuse, require_among, require_package, shown
 from ofav2_jax.deploy.standalone import Standalone
-from ofav2_jax.deploy.verify import require_onnxruntime
 from ofav2_jax.latency import measure
 from ofav2_jax.latency.blocks import block_counts, block_names
 from ofav2_jax.latency.fit import Fit, errors, within_network
@@ -91,7 +90,7 @@ class LatencyTable:
             ImportError: without the extra `export`.
         """
         make_plan(net, resolutions, threads, batch_size)
-        require_onnxruntime()
+        require_package("onnxruntime", "export")
         with tempfile.TemporaryDirectory() as directory:
             say("writing blocks and whole networks")
             prepare(net, resolutions, directory, threads, batch_size)
@@ -269,7 +268,7 @@ class LatencyTable:
             ValueError: naming what differs.
             ImportError: without the extra `export`.
         """
-        require_onnxruntime()
+        require_package("onnxruntime", "export")
         here = measure.device()
         for name in DEVICE_FIELDS:
             if self.device[name] != here[name]:

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from ofav2_jax import files
-from ofav2_jax.checks import local_path, refuse, require_positive
+from ofav2_jax.checks import local_path, refuse, require_package, require_positive
 from ofav2_jax.deploy.extract import Extraction
 from ofav2_jax.deploy.layers import INPUT, shapes
-from ofav2_jax.deploy.onnx_file import Graph, require_onnx, to_onnx
+from ofav2_jax.deploy.onnx_file import Graph, to_onnx
 from ofav2_jax.deploy.standalone import Standalone
 from ofav2_jax.latency import measure
 from ofav2_jax.latency.blocks import Part, block_names, split
@@ -54,7 +54,7 @@ def prepare(
         OSError: if it cannot be written.
     """
     plan = make_plan(net, resolutions, threads, batch_size)
-    require_onnx()
+    require_package("onnx", "export")
     path = local_path("directory", directory)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(f"directory={str(path)!r} is not allowed: it exists already")
@@ -182,7 +182,7 @@ def _model(alone: Standalone, part: Part) -> bytes:
         name: [c, size, size] for name, (c, size) in shapes(alone.layers, alone.arrays, alone.design.resolution).items()
     }
     sizes |= {name: [alone.num_classes] for name in alone.outputs.values()}
-    graph = Graph(require_onnx(), alone)
+    graph = Graph(require_package("onnx", "export"), alone)
     for place, name in enumerate(part.inputs):
         if name == INPUT:
             graph.read_images("uint8")

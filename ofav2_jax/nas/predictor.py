@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ofav2_jax.checks import require_package
 from ofav2_jax.model.choices import Choices
 from ofav2_jax.nas.features import NUM_COSTS, Features
 from ofav2_jax.nas.genes import Designs
@@ -60,7 +61,7 @@ class Predictor:
             ValueError: for too few records, or one that lacks an exit set.
             ImportError: without the extra `search`, saying how to install it.
         """
-        require_sklearn()
+        require_package("sklearn", "search", "scikit-learn")
         if len(records) < 2:
             raise ValueError(f"records has {len(records)} entries: at least 2 are needed")
         trunks = Choices.stack([record.trunk.subnet for record in records])
@@ -113,14 +114,6 @@ class Predictor:
             if each not in known:
                 raise ValueError(f"exits={each} is not allowed: the predictor was fitted to {list(known)}")
         return self._by_height[height], np.array([known[each] for each in sets])
-
-
-def require_sklearn() -> None:
-    """Raises an ImportError without the extra `search`, saying how to install it."""
-    try:
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise ImportError("scikit-learn is missing: pip install 'ofav2_jax[search]'") from error
 
 
 def _fit(exit_sets: tuple[tuple[int, ...], ...], features: np.ndarray, targets: np.ndarray) -> _OfHeight:

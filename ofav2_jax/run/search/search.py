@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from ofav2_jax import files
+from ofav2_jax.checks import require_package
 from ofav2_jax.evaluate.exits import ExitScores
 from ofav2_jax.model.design import Design
 from ofav2_jax.nas.costs import DesignCosts, LatencyTable, require_possible, table_digest
 from ofav2_jax.nas.front import MAX_FRONT, Chosen, Line
 from ofav2_jax.nas.genes import Genes
-from ofav2_jax.nas.predictor import require_sklearn
 from ofav2_jax.nas.progress import Remaining, SearchPlan, SearchProgress, SearchReporter, SilentSearch
 from ofav2_jax.nas.propose import ROUND, Proposer
 from ofav2_jax.nas.records import Record, designs_of
@@ -51,7 +51,7 @@ class Search:
         table: LatencyTable | None = None,
         reporter: SearchReporter | None = None,
     ):
-        require_sklearn()
+        require_package("sklearn", "search", "scikit-learn")
         self._source, self._settings = source, settings
         self._reporter: SearchReporter = SilentSearch() if reporter is None else reporter
         self._genes = Genes(source.net, source.settings.resolutions, settings.exits, source.space)
