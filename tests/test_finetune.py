@@ -34,6 +34,7 @@ from ofav2_jax.settings.settings import Settings
 from ofav2_jax.train.objective import Objective
 from ofav2_jax.train.optimizer import init_state, update
 from tests.helpers import supernets
+from tests.helpers.refusals import refusal_of
 from tests.helpers.runs import assert_same_run, records_of, results_of
 
 # Levels of every kernel size and expand ratio, stages of every depth.
@@ -405,13 +406,8 @@ WRONG = [
 @pytest.mark.parametrize(("arguments", "told"), WRONG)
 def test_wrong_input_is_one_line(arguments, told, here, capsys):
     before = {path.name: contents(path) for path in here.iterdir() if path.is_dir()}
-    try:
-        status = command.main(["finetune", *(argument.format(here=here) for argument in arguments)])
-    except SystemExit as exit:
-        status = exit.code
-    out, error = capsys.readouterr()
-    assert (status, out) == (2, "")
-    assert error.startswith("error: ") and error.count("\n") == 1 and told in error
+    line = ["finetune", *(argument.format(here=here) for argument in arguments)]
+    assert told in refusal_of(command.main, line, capsys)
     assert {path.name: contents(path) for path in here.iterdir() if path.is_dir()} == before
 
 

@@ -18,6 +18,7 @@ from ofav2_jax.nas.result import Accuracy, Found, FoundLine, SearchResult
 from ofav2_jax.run.run import StoppedError
 from ofav2_jax.settings.finetuning import Finetuning
 from tests.helpers import searches
+from tests.helpers.refusals import refusal_of
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +121,7 @@ _WRONG = [
 def test_wrong_input_is_refused_in_one_line(here, monkeypatch, capsys, arguments, told):
     monkeypatch.chdir(here)
     before = searches.files(here)
-    try:
-        status = search.main(arguments)
-    except SystemExit as end:
-        status = end.code
-    out, err = capsys.readouterr()
-    assert status == 2 and told in err and err.startswith("error: ") and err.count("\n") == 1 and not out
+    assert told in refusal_of(search.main, arguments, capsys)
     assert searches.files(here) == before
 
 
@@ -145,12 +141,7 @@ def test_wrong_input_is_refused_in_one_line(here, monkeypatch, capsys, arguments
 )
 def test_extract_refuses_in_one_line(here, monkeypatch, capsys, arguments, told):
     monkeypatch.chdir(here)
-    try:
-        status = extract.main(["--run=run", "--out=net.safetensors", *arguments])
-    except SystemExit as end:
-        status = end.code
-    out, err = capsys.readouterr()
-    assert status == 2 and told in err and err.startswith("error: ") and err.count("\n") == 1 and not out
+    assert told in refusal_of(extract.main, ["--run=run", "--out=net.safetensors", *arguments], capsys)
     assert not (here / "net.safetensors").exists()
 
 

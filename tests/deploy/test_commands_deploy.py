@@ -13,6 +13,7 @@ from experiments import export, extract, predict
 from ofav2_jax.data.augment import eval_images
 from ofav2_jax.deploy.verify import TOLERANCE, run_onnx
 from tests.helpers.networks import standalone
+from tests.helpers.refusals import refusal_of
 
 FILE = {"onnx": "net.onnx", "stablehlo": "net.stablehlo"}
 
@@ -170,11 +171,5 @@ WRONG = [
 @pytest.mark.parametrize("command, arguments, told", WRONG)
 def test_wrong_input_is_one_line(command, arguments, told, here, capsys):
     before = {path.name: path.read_bytes() if path.is_file() else None for path in here.iterdir()}
-    try:
-        status = command.main([argument.format(here=here) for argument in arguments])
-    except SystemExit as exit:
-        status = exit.code
-    out, error = capsys.readouterr()
-    assert status == 2 and out == ""
-    assert error.startswith("error: ") and error.count("\n") == 1 and told in error
+    assert told in refusal_of(command.main, [argument.format(here=here) for argument in arguments], capsys)
     assert {path.name: path.read_bytes() if path.is_file() else None for path in here.iterdir()} == before

@@ -17,6 +17,7 @@ from ofav2_jax.latency import measure, networks
 from ofav2_jax.latency.table import LatencyTable
 from tests.helpers.latencies import exact_timer, prepared, random_designs, shorten, small, times_of
 from tests.helpers.networks import random_variables
+from tests.helpers.refusals import refusal_of
 
 pytest.importorskip("onnx", reason="the extra export is not installed")
 pytest.importorskip("onnxruntime", reason="the extra export is not installed")
@@ -165,11 +166,5 @@ def test_wrong_input_is_one_line(arguments, told, here, monkeypatch, capsys):
     if "does not run" not in told:
         monkeypatch.setattr(measure, "rounds", untimed)
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
-    try:
-        status = latency.main([argument.format(here=here) for argument in arguments])
-    except SystemExit as exit:
-        status = exit.code
-    out, error = capsys.readouterr()
-    assert status == 2 and out == ""
-    assert error.startswith("error: ") and error.count("\n") == 1 and told in error
+    assert told in refusal_of(latency.main, [argument.format(here=here) for argument in arguments], capsys)
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
