@@ -90,9 +90,10 @@ def _table(lines: Sequence[FoundLine]) -> list[str]:
     of_images = f"top-1 in %, validation (n={first.validation.images:,}) and test (n={first.test.images:,})"
     width = max([len("front"), *(len(str(line.constraint)) for line in lines if line.constraint)])
     text = [
-        f"{of_images}, ± standard error; beside it the best uniform subnet that costs no more, chosen on validation",
-        f"{'for':<{width}}{head}{'validation':>15}{'test':>15}   uniform: {'MACs':>7}  validation  test    exits  "
-        "subnet@pixels  (uniform)",
+        f"{of_images}, ± standard error. Chosen by the expected top-1, from all validation scores; so is",
+        "the best uniform subnet that costs no more, beside it.",
+        f"{'for':<{width}}{head}{'expected':>10}{'validation':>15}{'test':>15}   uniform: {'MACs':>7}  validation  test"
+        "    exits  subnet@pixels  (uniform)",
     ]
     for line in lines:
         found, uniform = line.found, line.uniform
@@ -107,7 +108,8 @@ def _table(lines: Sequence[FoundLine]) -> list[str]:
         text.append(
             f"{name:<{width}}"
             + "".join(f"{_cost(each, found.costs[each]):>{w}}" for each, w in zip(found.costs, widths))
-            + f"{_accuracy(found.validation):>15}{_accuracy(found.test):>15}   {beside}  {exits:>7}  {found.design}"
+            + f"{found.expected:>10.2f}{_accuracy(found.validation):>15}{_accuracy(found.test):>15}   {beside}"
+            + f"  {exits:>7}  {found.design}"
             + ("" if uniform is None else f"  ({uniform.design})")
         )
     return text

@@ -339,8 +339,8 @@ def test_table_of_another_network_is_refused(tmp_path):
 
 def test_of_equally_accurate_designs_the_winner_is_that_of_the_table():
     accuracy = Accuracy(50.0, 100)
-    few_macs = Found(ofa.Design.parse("k3-e6-d2-l7-h4@16"), {"macs": 1.0, "params": 9.0}, accuracy, accuracy)
-    few_params = Found(ofa.Design.parse("k7-e3-d2-l7-h3@16"), {"macs": 2.0, "params": 3.0}, accuracy, accuracy)
+    few_macs = Found(ofa.Design.parse("k3-e6-d2-l7-h4@16"), {"macs": 1.0, "params": 9.0}, accuracy, accuracy, 50.0)
+    few_params = Found(ofa.Design.parse("k7-e3-d2-l7-h3@16"), {"macs": 2.0, "params": 3.0}, accuracy, accuracy, 50.0)
     for found in ([few_macs, few_params], [few_params, few_macs]):
         for constraint in ("macs<=10", "params<=10"):
             assert best_of(found, "macs", constraint) == few_macs

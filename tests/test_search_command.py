@@ -176,7 +176,7 @@ def test_latencies_come_from_a_table(here, monkeypatch, capsys):
 def test_winners_are_measured():
     accuracy = Accuracy(50.0, 100)
     design = ofa.Design.parse("k7-e6-d4-l7-h5@16")
-    found = Found(design, {"macs": 1e6, "params": 1e5, "latency": 1.25}, accuracy, accuracy)
+    found = Found(design, {"macs": 1e6, "params": 1e5, "latency": 1.25}, accuracy, accuracy, 50.0)
     lines = (FoundLine(Constraint("latency", 2.0), found, None), FoundLine(None, found, None))
     result = SearchResult(Path("here"), "latency", lines, (), {})
 

@@ -1,4 +1,8 @@
-"""Which designs of an archive are good: the front, the best for each constraint, and uniform ones beside them."""
+"""Which designs of an archive are good: the front, the best for each constraint, and uniform ones beside them.
+
+Designs are chosen by their expected accuracy: what a predictor says that knows all measurements, their own included.
+The best of hundreds by what was measured are those that had luck with the validation images.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,6 +13,7 @@ import numpy as np
 from ofav2_jax.model.design import Design
 from ofav2_jax.nas.costs import Constraint, DesignCosts
 from ofav2_jax.nas.genes import Designs, Genes
+from ofav2_jax.nas.predictor import Predictor
 from ofav2_jax.nas.propose import not_dominated, spread
 from ofav2_jax.nas.records import Record, designs_of, top1_of
 
@@ -40,10 +45,12 @@ class Chosen:
         cost: what is minimised beside the error.
         constraints: what is allowed to cost how much.
         records: what was measured.
+        predictor: fitted to all that was measured; None: what was measured is what is expected.
 
     Attributes:
         designs: [trunks x exit sets].
-        top1: accuracies in %, float64.
+        top1: measured accuracies in %, float64.
+        expected: expected accuracies in %, float64.
         cost: what is minimised.
     """
 
@@ -54,10 +61,12 @@ class Chosen:
         cost: str,
         constraints: Sequence[Constraint],
         records: Sequence[Record],
+        predictor: Predictor | None,
     ):
         self._trunks, self.exit_sets = [record.trunk for record in records], genes.exit_sets
         self.designs: Designs = designs_of(self._trunks, self.exit_sets)
         self.top1 = top1_of(records, self.exit_sets).ravel()
+        self.expected = self.top1 if predictor is None else predictor.predict(self.designs)[0]
         self.cost = costs(cost, self.designs)
         self._constraints = constraints
         self._fits = [costs(each.cost, self.designs) <= each.limit for each in constraints]
@@ -94,7 +103,7 @@ class Chosen:
                 lines.append(Line(constraint, best, self._best(allowed & fits & self._uniform)))
         front = np.flatnonzero(allowed & np.any(self._fits, axis=0) if self._fits else allowed)
         if len(front):
-            front = front[not_dominated(np.column_stack([-self.top1, self.cost])[front], np.zeros(len(front)))]
+            front = front[not_dominated(np.column_stack([-self.expected, self.cost])[front], np.zeros(len(front)))]
             front = front[spread(np.log(self.cost[front]), MAX_FRONT)]
         for place in front[np.argsort(self.cost[front], kind="stable")]:
             uniform = self._best(allowed & self._uniform & (self.cost <= self.cost[place]))
@@ -102,6 +111,6 @@ class Chosen:
         return lines
 
     def _best(self, allowed: np.ndarray) -> int | None:
-        """The most accurate one; of several the one that costs least."""
+        """The one of which the most is expected; of several the one that costs least."""
         places = np.flatnonzero(allowed)
-        return int(places[np.lexsort([self.cost[places], -self.top1[places]])[0]]) if len(places) else None
+        return int(places[np.lexsort([self.cost[places], -self.expected[places]])[0]]) if len(places) else None

@@ -43,12 +43,14 @@ class Found:
         design: the design.
         costs: "macs" for one image, "params", and the predicted "latency" in ms if there is a table.
         validation, test: its accuracies.
+        expected: the expected top-1 accuracy in %, by which it was chosen: see `front`.
     """
 
     design: Design
     costs: Mapping[str, float]
     validation: Accuracy
     test: Accuracy
+    expected: float
 
     def as_json(self) -> dict[str, Any]:
         """The design's record, without what is the same for all designs of a search."""
@@ -60,6 +62,7 @@ class Found:
             "macs": int(self.costs["macs"]),
             "params": int(self.costs["params"]),
             "latency": {"predicted_ms": self.costs["latency"]} if "latency" in self.costs else None,
+            "expected_top1": self.expected,
             "validation": dataclasses.asdict(self.validation),
             "test": dataclasses.asdict(self.test),
         }
@@ -85,7 +88,11 @@ class Found:
             if not isinstance(of_split, Mapping) or not all(is_number(of_split.get(n)) for n in ("top1", "images")):
                 refuse(f"{split} of {design}", of_split, "an object with top1 and images")
             accuracies[split] = Accuracy(of_split["top1"], of_split["images"])
-        return cls(design, costs, **accuracies)
+        # Older searches chose by what was measured.
+        expected = record.get("expected_top1", accuracies["validation"].top1)
+        if not is_number(expected):
+            refuse(f"expected_top1 of {design}", expected, "a number")
+        return cls(design, costs, **accuracies, expected=expected)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,20 +131,20 @@ class SearchResult:
 
     @property
     def front(self) -> list[Found]:
-        """The designs of which no other one is at least as accurate at less cost, in ascending order of cost."""
+        """The designs of which more is expected than of every other one that costs less, in ascending order of cost."""
         return [line.found for line in self.lines if line.constraint is None]
 
     def best(self, constraint: Constraint | str) -> Found:
-        """The most accurate design, on validation images, that meets a constraint; see `best_of`."""
+        """The design of which the most is expected among those that meet a constraint; see `best_of`."""
         return best_of([line.found for line in self.lines], self.cost, constraint)
 
 
 def best_of(found: Sequence[Found], cost: str, constraint: Constraint | str) -> Found:
-    """The most accurate design, on validation images, that meets a constraint.
+    """The design of which the most is expected among those that meet a constraint.
 
     Args:
         found: the designs of a search's table, in its order.
-        cost: what the search minimised: of equally accurate designs the table has the one that has the least of it.
+        cost: what the search minimised: of equally good designs the table has the one that has the least of it.
         constraint: what is to be met.
 
     Raises:
@@ -155,7 +162,7 @@ def best_of(found: Sequence[Found], cost: str, constraint: Constraint | str) -> 
             f"constraint={str(limit)!r} is met by none of the {len(found)} designs that the search found, whose least "
             f"is {lowest:,.6g}; search with this constraint"
         )
-    return max(fitting, key=lambda each: (each.validation.top1, -each.costs[cost]))
+    return max(fitting, key=lambda each: (each.expected, -each.costs[cost]))
 
 
 def read_front(directory: Path) -> tuple[list[Found], dict[str, Any]]:

@@ -71,6 +71,7 @@ def _require_front(content: Mapping[str, Any]) -> None:
                 require_text("text", design["text"])
                 numbers += [design["macs"], design["params"], design["resolution"]]
                 numbers += [design[split][name] for split in ("validation", "test") for name in ("top1", "images")]
+                numbers.append(_expected(design))
     quality = content["quality"]
     for each in (*quality["rounds"], {"round": 0, "trunks": 0, "predicted": quality["reliability"], "macs": {}}):
         numbers += [each["round"], each["trunks"]]
@@ -107,9 +108,9 @@ def _finished(name: str, content: Mapping[str, Any]) -> Iterator[str]:
     yield '<div class="pictures">'
     yield html.figure(
         _picture(name, content, front),
-        "Every evaluated trunk at each of its exits, by its accuracy on the validation images. Rings and the line are "
-        f"the front, on all {validation:,} validation images; crosses: the same designs on the {test:,} test images, "
-        "which nothing was chosen by.",
+        "Every evaluated trunk at each of its exits, by its accuracy on the validation images. The line is the front, "
+        "by the accuracy that is expected of a design given all of these scores; rings: the same designs on all "
+        f"{validation:,} validation images; crosses: on the {test:,} test images, which nothing was chosen by.",
     )
     yield f'<div class="tall"><h3>What was found</h3>{_table(content)}</div>'
     yield "</div>"
@@ -122,6 +123,11 @@ def _cost(design: Mapping[str, Any], cost: str) -> float:
     if not is_number(value) or value <= 0:
         raise ValueError(f"{cost}={value!r} is not a number > 0")
     return value / _COSTS[cost][1]
+
+
+def _expected(design: Mapping[str, Any]) -> float:
+    """What is expected of a design in %; older searches chose by what was measured."""
+    return design.get("expected_top1", design["validation"]["top1"])
 
 
 def _picture(name: str, content: Mapping[str, Any], front: Sequence[Mapping[str, Any]]) -> Picture:
@@ -147,7 +153,7 @@ def _picture(name: str, content: Mapping[str, Any], front: Sequence[Mapping[str,
             label="best uniform",
         )
         costs = [_cost(design, cost) for design in front]
-        axes.plot(costs, [d["validation"]["top1"] for d in front], color=INK, linewidth=1, drawstyle="steps-post")
+        axes.plot(costs, list(map(_expected, front)), color=INK, linewidth=1, drawstyle="steps-post", label="expected")
         rings: dict[str, Any] = {"ls": "none", "color": INK, "markersize": 6.5}
         axes.plot(
             costs, [d["validation"]["top1"] for d in front], marker="o", markerfacecolor="none", label="front", **rings
@@ -164,13 +170,14 @@ def _picture(name: str, content: Mapping[str, Any], front: Sequence[Mapping[str,
 
 def _table(content: Mapping[str, Any]) -> str:
     cost = content["cost"]
-    columns = ["for", "validation", "test", _COSTS[cost][0]]
+    columns = ["for", "expected", "validation", "test", _COSTS[cost][0]]
     others = [name for name in ("macs", "params") if name != cost]
     columns += [_COSTS[name][0] for name in others]
     columns += ["uniform: validation", "test", _COSTS[cost][0], "subnet", "uniform subnet"]
     rows = []
     for line in content["lines"]:
-        row = [line["constraint"] or "front", *_of_design(line["design"], [cost, *others])]
+        expected = f"{_expected(line['design']):.2f}"
+        row = [line["constraint"] or "front", expected, *_of_design(line["design"], [cost, *others])]
         row += ["", "", ""] if line["uniform"] is None else _of_design(line["uniform"], [cost])
         rows.append([*row, *("" if each is None else each["text"] for each in (line["design"], line["uniform"]))])
     return html.table(columns, rows)

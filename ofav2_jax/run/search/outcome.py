@@ -54,8 +54,8 @@ class Outcome:
             design, trunk = chosen.design(place), chosen.trunk(place)
             costs = {name: float(self.costs(name, chosen.at(place))[0]) for name in self.costs.names}
             assert design.exits is not None
-            accuracies = [Accuracy(each[trunk].top1[design.exits], each[trunk].images) for each in scores]
-            return Found(design, costs, *accuracies)
+            validation, test = (Accuracy(each[trunk].top1[design.exits], each[trunk].images) for each in scores)
+            return Found(design, costs, validation, test, float(chosen.expected[place]))
 
         found_lines = tuple(
             FoundLine(line.constraint, found(line.place), None if line.uniform is None else found(line.uniform))

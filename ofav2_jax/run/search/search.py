@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -190,7 +190,7 @@ class Search:
 
     def _finish(self) -> SearchResult:
         """The front of the archive, once more on all validation images, what is left of it then on the test images."""
-        archive = again = self._chosen(self._directory.records)
+        archive = again = self._chosen(self._directory.records, {})
         # The same images in another order need not be looked at again.
         is_whole = len(self._images) == self.plan.validation_images
         validated = {record.trunk: record for record in self._directory.records}
@@ -199,7 +199,7 @@ class Search:
             places, sets = _places(lines), len(archive.exit_sets)
             trunks = list(dict.fromkeys(archive.trunk(place) for place in places))
             validated = validated if is_whole else self._final("validation", trunks)
-            again = self._chosen([validated[trunk] for trunk in trunks])
+            again = self._chosen([validated[trunk] for trunk in trunks], validated)
             among = [trunks.index(archive.trunk(place)) * sets + place % sets for place in places]
             lines = again.lines(among)
         tested = self._final("test", list(dict.fromkeys(again.trunk(place) for place in _places(lines))))
@@ -208,8 +208,12 @@ class Search:
         files.write_json(self._directory.path / FRONT, content)
         return result
 
-    def _chosen(self, records: Sequence[Record]) -> Chosen:
-        return Chosen(self._genes, self._costs, self._settings.cost, self._settings.constraints, records)
+    def _chosen(self, records: Sequence[Record], validated: Mapping[Design, Record]) -> Chosen:
+        """What to choose from; what is expected of it follows from the archive, or from more images where there are."""
+        known = [validated.get(record.trunk, record) for record in self._directory.records]
+        predictor = self._proposer.fit(known) if len(known) > 1 else None
+        settings = self._settings
+        return Chosen(self._genes, self._costs, settings.cost, settings.constraints, records, predictor)
 
     def _final(self, split: str, trunks: Sequence[Design]) -> dict[Design, Record]:
         """The scores of trunks on a whole split, each evaluated once in the life of a search."""
