@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -60,13 +61,14 @@ class DecodedImages:
         if subset is None:
             return PixelDigest(self.images, None, self.sha256)
         file = self.directory / f"subset-{hashlib.sha256(subset.astype('<i4').tobytes()).hexdigest()[:16]}.txt"
-        try:
-            sha256 = file.read_text(encoding="ascii")
-        except OSError:
-            sha256 = pixels_sha256(self.images, subset)
-            # The cache may be another user's.
-            with contextlib.suppress(OSError):
-                files.write_text(file, sha256)
+        with contextlib.suppress(OSError, ValueError):
+            # One that a process was killed amid writing, as older versions could, says nothing.
+            if re.fullmatch("[0-9a-f]{64}", sha256 := file.read_text(encoding="ascii")):
+                return PixelDigest(self.images, subset, sha256)
+        sha256 = pixels_sha256(self.images, subset)
+        # The cache may be another user's.
+        with contextlib.suppress(OSError):
+            files.write_text(file, sha256)
         return PixelDigest(self.images, subset, sha256)
 
 
