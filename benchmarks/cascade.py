@@ -1,6 +1,6 @@
 """Cascades beside the best static designs of the same run, by test top-1.
 
-python -m benchmarks.cascade --run=RUN DIR... [--json=FILE]
+python -m benchmarks.cascade --run=RUN DIR... [--data_dir=DIR] [--archive=FILE] [--json=FILE]
 
 DIR is what `experiments.cascade` wrote. For each of its constraints on multiply-accumulates a static design of at most
 that cost is chosen by validation top-1, the cheapest of the equally good: among the network's own exits and their
@@ -13,6 +13,7 @@ from typing import Any
 
 import ofav2_jax as ofa
 from benchmarks.ours import write_json
+from experiments.parser import add_data_arguments, open_run
 from ofav2_jax import files
 from ofav2_jax.deploy.cascade_files import RECORD
 from ofav2_jax.nas.costs import Constraint
@@ -27,8 +28,10 @@ def main() -> None:
     parser.add_argument("--run", required=True)
     parser.add_argument("cascades", metavar="DIR", nargs="+", type=Path)
     parser.add_argument("--json", help="file to write the figures to")
+    add_data_arguments(parser)
     args = parser.parse_args()
-    run = ofa.open_run(args.run)
+    run = open_run(args)
+    run.require_supernet()
     results: dict[str, Any] = {"rows": []}
     uniform: dict[int, list[dict[str, Any]]] = {}
     print(

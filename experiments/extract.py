@@ -57,10 +57,14 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     try:
         with new_file("out", arguments.out, ".safetensors") as out:
             # JAX is imported only if the arguments make sense.
-            from ofav2_jax import extract
+            from ofav2_jax import Design, extract
 
+            asked = None
+            if arguments.subnet is not None:
+                with named_flag("subnet", arguments.subnet):
+                    asked = Design.parse(arguments.subnet)
             run = open_run(arguments)
-            design, phase = _design_and_phase(run, arguments)
+            design, phase = _design_and_phase(run, asked, arguments)
             alone = extract(run, design, phase=phase)
             alone.save(out)
     except (ValueError, OSError, ImportError) as error:
@@ -76,10 +80,10 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     return 0
 
 
-def _design_and_phase(run: "OpenedRun", arguments: argparse.Namespace) -> tuple["Design", str | None]:
-    """The design that is asked for, and the phase whose parameters it is to have."""
-    from ofav2_jax.model.design import Design
-
+def _design_and_phase(
+    run: "OpenedRun", asked: "Design | None", arguments: argparse.Namespace
+) -> tuple["Design", str | None]:
+    """The design to take, `asked` if there is `--subnet`, and the phase whose parameters it is to have."""
     for name in ("search", "constraint"):
         if run.design is not None and (value := getattr(arguments, name)) is not None:
             raise ValueError(
@@ -96,11 +100,10 @@ def _design_and_phase(run: "OpenedRun", arguments: argparse.Namespace) -> tuple[
         return _winner(run, arguments.search, arguments.constraint)
     if arguments.constraint is not None:
         raise ValueError("--constraint goes with --search, among whose designs it chooses")
-    if arguments.subnet is not None:
+    if asked is not None:
         with named_flag("subnet", arguments.subnet):
-            design = Design.parse(arguments.subnet)
-            run.require_design(design)
-        return design, arguments.phase
+            run.require_design(asked)
+        return asked, arguments.phase
     if run.design is None:
         raise ValueError(
             f"--subnet is missing: {run.directory} is the run of a supernet, which holds many; or name a --search"

@@ -71,10 +71,12 @@ def _prepare(argv: Sequence[str], program: str, resume: Sequence[str]) -> tuple[
     if not isinstance(checkpoint, dict) or set(checkpoint) != {"every_s"}:
         refuse("checkpoint", checkpoint, "a ConfigDict of every_s")
     require_range("checkpoint.every_s", checkpoint["every_s"], 0)
-    tuning, supernet = from_nested(Finetuning, config), open_run(own)
-    supernet.require_supernet()
+    tuning = from_nested(Finetuning, config)
     with named_flag("subnet", own.subnet):
         design = Design.parse(own.subnet)
+    supernet = open_run(own)
+    supernet.require_supernet()
+    with named_flag("subnet", own.subnet):
         supernet.require_design(design)
     workdir = require_tunable(supernet, design, arguments.workdir, own.phase)
     dataset = processes.first_before_others(lambda: supernet.dataset)
