@@ -13,7 +13,6 @@ from typing import Any
 
 import ofav2_jax as ofa
 from benchmarks.ours import write_json
-from experiments.parser import add_data_arguments, open_run
 from ofav2_jax import files
 from ofav2_jax.deploy.cascade_files import RECORD
 from ofav2_jax.nas.costs import Constraint
@@ -28,9 +27,10 @@ def main() -> None:
     parser.add_argument("--run", required=True)
     parser.add_argument("cascades", metavar="DIR", nargs="+", type=Path)
     parser.add_argument("--json", help="file to write the figures to")
-    add_data_arguments(parser)
+    parser.add_argument("--data_dir", help="where the run's data set is, if the run was told so")
+    parser.add_argument("--archive", help="the archive of Tiny ImageNet, if the run was given one")
     args = parser.parse_args()
-    run = open_run(args)
+    run = ofa.open_run(args.run, data_dir=args.data_dir, archive=args.archive)
     run.require_supernet()
     results: dict[str, Any] = {"rows": []}
     uniform: dict[int, list[dict[str, Any]]] = {}

@@ -18,7 +18,6 @@ import numpy as np
 
 import ofav2_jax as ofa
 from benchmarks.ours import machine, write_json
-from experiments.parser import add_data_arguments, open_run
 from ofav2_jax.model.design import Design
 from ofav2_jax.nas.costs import DesignCosts
 from ofav2_jax.nas.genes import Genes
@@ -78,13 +77,14 @@ def main() -> None:
     """Prints the tables, and writes them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", required=True)
-    add_data_arguments(parser)
+    parser.add_argument("--data_dir", help="where the run's data set is, if the run was told so")
+    parser.add_argument("--archive", help="the archive of Tiny ImageNet, if the run was given one")
     parser.add_argument("--budget", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--json", type=os.path.expanduser, help="file to write the figures to")
     args = parser.parse_args()
-    run = open_run(args)
+    run = ofa.open_run(args.run, data_dir=args.data_dir, archive=args.archive)
     beside = Beside(source_of_run(run), args.images)
     uniform = beside.evaluate(beside.uniform())
     reference = uniform.max(0)
