@@ -104,7 +104,7 @@ def _say(line: str) -> None:
 
 def _run(arguments: argparse.Namespace, program: str) -> None:
     if arguments.prepare is not None:
-        with new_directory("prepare", arguments.prepare) as folder:
+        with new_directory("prepare", arguments.prepare, may_be_empty=True) as folder:
             _prepare(arguments, folder, program)
         return
     with new_file("out", arguments.out, ".json") as out:

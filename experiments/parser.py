@@ -99,9 +99,9 @@ def new_file(field: str, path: str, suffix: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def new_directory(field: str, path: str) -> Iterator[Path]:
-    """The path of a directory that the body of a `with` makes; an empty one may be there. See `new_file`."""
-    with _new(field, local_path(field, path), may_be_empty=True) as directory:
+def new_directory(field: str, path: str, may_be_empty: bool = False) -> Iterator[Path]:
+    """The path of a directory that the body of a `with` makes; see `new_file`. An empty one may or may not be there."""
+    with _new(field, local_path(field, path), may_be_empty) as directory:
         yield directory
 
 

@@ -185,10 +185,13 @@ with new_file("out", {str(tmp_path / "net.onnx")!r}, ".onnx"):
             pass
 
 
-def test_an_empty_directory_is_as_good_as_none(tmp_path):
+def test_an_empty_directory_can_be_as_good_as_none(tmp_path):
     (tmp_path / "empty").mkdir()
-    with new_directory("out", str(tmp_path / "empty")) as directory:
+    with pytest.raises(ValueError, match="it exists already"):
+        with new_directory("out", str(tmp_path / "empty")):
+            pass
+    with new_directory("out", str(tmp_path / "empty"), may_be_empty=True) as directory:
         (directory / "file").touch()
     with pytest.raises(ValueError, match="it exists already"):
-        with new_directory("out", str(directory)):
+        with new_directory("out", str(directory), may_be_empty=True):
             pass
