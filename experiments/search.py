@@ -115,12 +115,13 @@ def _prepare(arguments):
 
 
 def _load_table(path: str):
-    if not local_path("table", path).is_file():
+    file = local_path("table", path)
+    if not file.is_file():
         refuse("table", path, "a file of latencies, see the command latency")
     # Only a search that wants latencies needs what measures them.
     from ofav2_jax.latency.table import LatencyTable
 
-    return LatencyTable.load(path)
+    return LatencyTable.load(file)
 
 
 def _execute(search, measure, arguments, given: Sequence[str], program: str) -> int:
