@@ -1,6 +1,6 @@
 """Cascades beside the best static designs of the same run, by test top-1.
 
-python -m benchmarks.cascade --run=RUN DIR... [--json=FILE]
+python -m benchmarks.cascade --run=RUN DIR... [--data_dir=DIR] [--archive=FILE] [--json=FILE]
 
 DIR is what `experiments.cascade` wrote. For each of its constraints on multiply-accumulates a static design of at most
 that cost is chosen by validation top-1, the cheapest of the equally good: among the network's own exits and their
@@ -27,8 +27,11 @@ def main() -> None:
     parser.add_argument("--run", required=True)
     parser.add_argument("cascades", metavar="DIR", nargs="+", type=Path)
     parser.add_argument("--json", help="file to write the figures to")
+    parser.add_argument("--data_dir", help="where the run's data set is, if the run was told so")
+    parser.add_argument("--archive", help="the archive of Tiny ImageNet, if the run was given one")
     args = parser.parse_args()
-    run = ofa.open_run(args.run)
+    run = ofa.open_run(args.run, data_dir=args.data_dir, archive=args.archive)
+    run.require_supernet()
     results: dict[str, Any] = {"rows": []}
     uniform: dict[int, list[dict[str, Any]]] = {}
     print(

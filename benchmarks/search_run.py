@@ -1,6 +1,7 @@
 """How good searches of a trained supernet are, beside random subnets and uniform ones.
 
-python -m benchmarks.search_run --run=RUN [--data_dir=DIR] [--budget=200] [--seeds=3] [--images=5000] [--json=FILE]
+python -m benchmarks.search_run --run=RUN [--data_dir=DIR] [--archive=FILE] [--budget=200] [--seeds=3] [--images=5000]
+    [--json=FILE]
 
 Searches by MACs, kept in RUN/search/benchmark-SEED, beside as many random trunks, and beside all uniform trunks at the
 largest resolution. Every trunk counts with each of its exits. *Hypervolume* is the area that designs dominate in MACs
@@ -11,7 +12,6 @@ MACs, the test top-1 of the search's best design beside that of the best uniform
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,14 +76,15 @@ class Beside:
 def main() -> None:
     """Prints the tables, and writes them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--data_dir", type=Path)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--data_dir", help="where the run's data set is, if the run was told so")
+    parser.add_argument("--archive", help="the archive of Tiny ImageNet, if the run was given one")
     parser.add_argument("--budget", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--json", type=os.path.expanduser, help="file to write the figures to")
     args = parser.parse_args()
-    run = ofa.open_run(args.run, data_dir=args.data_dir)
+    run = ofa.open_run(args.run, data_dir=args.data_dir, archive=args.archive)
     beside = Beside(source_of_run(run), args.images)
     uniform = beside.evaluate(beside.uniform())
     reference = uniform.max(0)

@@ -8,6 +8,7 @@ cost of an image, `macs<=2M` or, if --latency names the milliseconds of each seg
 several. DIR gets the network in segments, cascade.json and run.py, which needs numpy and onnxruntime only.
 """
 
+import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from typing import Any
 from ofav2_jax.checks import require_package
 
 from .output import print_anything
-from .parser import Parser, add_data_arguments, complain, interruptible, require_new_directory
+from .parser import Parser, add_data_arguments, complain, interruptible, load_network, new_directory, open_run
 
 _SPLITS = ("validation", "test")
 # Thresholds that are none.
@@ -44,32 +45,35 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     print_anything()
     arguments = _parser(program).parse_args(argv)
     try:
-        out = require_new_directory("out", arguments.out)
-        # JAX is imported only if the arguments make sense.
-        from ofav2_jax import Standalone, open_run
-        from ofav2_jax.run.cascade import make_cascades, parse_constraints
-
-        require_package("onnx", "export")
-        require_package("onnxruntime", "export")
-        constraints = parse_constraints(arguments.constraint)
-        segment_ms = None if arguments.latency is None else _numbers(arguments.latency)
-        run = open_run(arguments.run, data_dir=arguments.data_dir, archive=arguments.archive)
-        alone = Standalone.load(arguments.network)
-        made = make_cascades(run, alone, constraints, segment_ms, arguments.input)
-        # Renamed at the end, so that the target is never there without all of its files.
-        with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as directory:
-            written = Path(directory) / out.name
-            written.mkdir()
-            made.write(written)
-            try:
-                difference = made.verify(written)
-            except ValueError as error:
-                complain(f"{error}; removed")
-                return 1
-            written.rename(out)
+        with new_directory("out", arguments.out) as out:
+            return _cascade(arguments, out)
     except (ValueError, OSError, ImportError) as error:
         complain(error)
         return 2
+
+
+def _cascade(arguments: argparse.Namespace, out: Path) -> int:
+    """Makes the directory; returns the exit status."""
+    # JAX is imported only if the arguments make sense.
+    from ofav2_jax.run.cascade import make_cascades, parse_constraints
+
+    require_package("onnx", "export")
+    require_package("onnxruntime", "export")
+    constraints = parse_constraints(arguments.constraint)
+    segment_ms = None if arguments.latency is None else _numbers(arguments.latency)
+    run, alone = open_run(arguments), load_network("network", arguments.network)
+    made = make_cascades(run, alone, constraints, segment_ms, arguments.input)
+    # Renamed at the end, so that the target is never there without all of its files.
+    with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as directory:
+        written = Path(directory) / out.name
+        written.mkdir()
+        made.write(written)
+        try:
+            difference = made.verify(written)
+        except ValueError as error:
+            complain(f"{error}; removed")
+            return 1
+        written.rename(out)
     print(f"network      {alone.design}")
     _print(made.record())
     print(f"verified     logits within {difference:.1g} of the largest; every validation image leaves where simulated")
@@ -79,8 +83,8 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
 
 def _parser(program: str) -> Parser:
     parser = Parser(prog=program, description="Lets images leave a network at the first exit that is sure enough.")
-    parser.add_argument("--run", metavar="RUN", type=Path, required=True, help="a run directory")
-    parser.add_argument("--network", metavar="FILE", type=Path, required=True, help="a file that extract wrote")
+    parser.add_argument("--run", metavar="RUN", required=True, help="a run directory")
+    parser.add_argument("--network", metavar="FILE", required=True, help="a file that extract wrote")
     parser.add_argument(
         "--constraint",
         metavar="LIMIT",
@@ -89,7 +93,7 @@ def _parser(program: str) -> Parser:
         required=True,
         help="for instance macs<=2M or latency<=1.5ms",
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new directory")
+    parser.add_argument("--out", metavar="DIR", required=True, help="a new directory")
     parser.add_argument("--latency", metavar="MS,MS,...", help="the milliseconds of each segment")
     parser.add_argument("--input", choices=("uint8", "float"), default="uint8", help="what is read; uint8")
     add_data_arguments(parser)

@@ -7,12 +7,13 @@ Both kinds of files take any number of images [N, R, R, 3]: uint8 RGB with the n
 normalised floats. They are then run on random images; a file whose logits differ from the network's is removed.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from .output import print_anything
-from .parser import Parser, complain, interruptible, require_new_file
+from .parser import Parser, complain, interruptible, load_network, new_file
 
 _FORMATS = {"onnx": ".onnx", "stablehlo": ".stablehlo"}
 
@@ -36,28 +37,31 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     """
     print_anything()
     parser = Parser(prog=program, description="Writes a network for other runtimes.")
-    parser.add_argument("--network", metavar="FILE", type=Path, required=True, help="a file that extract wrote")
+    parser.add_argument("--network", metavar="FILE", required=True, help="a file that extract wrote")
     parser.add_argument("--format", choices=_FORMATS, required=True, help="what to write")
-    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="NAME.onnx or NAME.stablehlo")
+    parser.add_argument("--out", metavar="FILE", required=True, help="NAME.onnx or NAME.stablehlo")
     parser.add_argument("--input", choices=("uint8", "float"), default="uint8", help="what it reads; uint8")
     arguments = parser.parse_args(argv)
     try:
-        out = require_new_file("out", arguments.out, _FORMATS[arguments.format])
-        from ofav2_jax import Standalone, to_onnx, to_stablehlo
-
-        alone = Standalone.load(arguments.network)
-        {"onnx": to_onnx, "stablehlo": to_stablehlo}[arguments.format](alone, out, input=arguments.input)
+        with new_file("out", arguments.out, _FORMATS[arguments.format]) as out:
+            return _export(arguments, out)
     except (ValueError, OSError, ImportError) as error:
         complain(error)
         return 2
+
+
+def _export(arguments: argparse.Namespace, out: Path) -> int:
+    """Writes and verifies the file; returns the exit status."""
+    from ofav2_jax import to_onnx, to_stablehlo
     from ofav2_jax.deploy.verify import verify
 
+    alone = load_network("network", arguments.network)
+    {"onnx": to_onnx, "stablehlo": to_stablehlo}[arguments.format](alone, out, input=arguments.input)
     try:
         difference = verify(out, alone, arguments.input)
-    except ImportError as error:
+    except ImportError:
         out.unlink()
-        complain(error)
-        return 2
+        raise
     except ValueError as error:
         out.unlink()
         complain(f"{error}; removed")

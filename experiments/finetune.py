@@ -17,7 +17,6 @@ from typing import NoReturn
 from ofav2_jax.checks import did_you_mean, refuse, require_range
 from ofav2_jax.model.design import Design
 from ofav2_jax.run.finetune import require_tunable, tuned_settings
-from ofav2_jax.run.opened import open_run
 from ofav2_jax.run.run import Run
 from ofav2_jax.runtime import cpu, processes
 from ofav2_jax.settings.finetuning import Finetuning
@@ -25,7 +24,7 @@ from ofav2_jax.settings.nested import from_nested
 
 from .arguments import read_arguments
 from .eps import begin, launch, require_usable, supervise
-from .parser import Parser, add_data_arguments
+from .parser import Parser, add_data_arguments, named_flag, open_run
 
 _PROGRAM = "python -m experiments.finetune"
 _OWN = ("--run", "--subnet", "--phase", "--data_dir", "--archive")
@@ -72,8 +71,13 @@ def _prepare(argv: Sequence[str], program: str, resume: Sequence[str]) -> tuple[
     if not isinstance(checkpoint, dict) or set(checkpoint) != {"every_s"}:
         refuse("checkpoint", checkpoint, "a ConfigDict of every_s")
     require_range("checkpoint.every_s", checkpoint["every_s"], 0)
-    tuning, design = from_nested(Finetuning, config), Design.parse(own.subnet)
-    supernet = open_run(own.run, data_dir=own.data_dir, archive=own.archive)
+    tuning = from_nested(Finetuning, config)
+    with named_flag("subnet", own.subnet):
+        design = Design.parse(own.subnet)
+    supernet = open_run(own)
+    supernet.require_supernet()
+    with named_flag("subnet", own.subnet):
+        supernet.require_design(design)
     workdir = require_tunable(supernet, design, arguments.workdir, own.phase)
     dataset = processes.first_before_others(lambda: supernet.dataset)
     settings, start = tuned_settings(supernet, design, own.phase, tuning)
@@ -92,7 +96,7 @@ def _parser(program: str) -> Parser:
         f"{', '.join(field.name for field in dataclasses.fields(Finetuning))} and checkpoint.every_s.",
         allow_abbrev=False,
     )
-    parser.add_argument("--run", metavar="RUN", type=Path, required=True, help="the run directory of the supernet")
+    parser.add_argument("--run", metavar="RUN", required=True, help="the run directory of the supernet")
     parser.add_argument("--subnet", metavar="DESIGN", required=True, help="for instance k5-e4-d3-l7-h4@64")
     parser.add_argument("--phase", metavar="NAME", help="the phase of RUN whose parameters are the start; the last one")
     add_data_arguments(parser)

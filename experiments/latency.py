@@ -17,12 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ofav2_jax.checks import local_file
+
 from .output import print_anything
-from .parser import Parser, complain, interruptible, require_new_file
+from .parser import Parser, complain, interruptible, new_directory, new_file, open_run
 
 if TYPE_CHECKING:
     from ofav2_jax.latency.table import LatencyTable
-    from ofav2_jax.run.opened import OpenedRun
+    from ofav2_jax.model.supernet import SuperNet
 
 # What each of the three uses of the command may be given.
 _ALLOWED = {
@@ -64,12 +66,12 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
 
 def _parser(program: str) -> Parser:
     parser = Parser(prog=program, description="Measures what the networks of a supernet take on a device.")
-    parser.add_argument("--run", metavar="RUN", type=Path, help="a run directory, whose supernet the table is of")
-    parser.add_argument("--out", metavar="DEVICE.json", type=Path, help="the table to be written")
-    parser.add_argument("--prepare", metavar="DIR", type=Path, help="the folder for another device to be written")
-    parser.add_argument("--collect", metavar="FILE", type=Path, help="times.json, as measure.py wrote it there")
-    parser.add_argument("--measure", metavar="FILE", type=Path, nargs="+", help="NAME.onnx or NAME.safetensors")
-    parser.add_argument("--table", metavar="DEVICE.json", type=Path, help="a table, to predict what is measured")
+    parser.add_argument("--run", metavar="RUN", help="a run directory, whose supernet the table is of")
+    parser.add_argument("--out", metavar="DEVICE.json", help="the table to be written")
+    parser.add_argument("--prepare", metavar="DIR", help="the folder for another device to be written")
+    parser.add_argument("--collect", metavar="FILE", help="times.json, as measure.py wrote it there")
+    parser.add_argument("--measure", metavar="FILE", nargs="+", help="NAME.onnx or NAME.safetensors")
+    parser.add_argument("--table", metavar="DEVICE.json", help="a table, to predict what is measured")
     parser.add_argument("--threads", metavar="N", type=int, help="threads that a network runs on; 1")
     parser.add_argument("--batch_size", metavar="N", type=int, help="images that it runs on; 1")
     return parser
@@ -101,34 +103,46 @@ def _say(line: str) -> None:
 
 
 def _run(arguments: argparse.Namespace, program: str) -> None:
-    out = None if arguments.out is None else require_new_file("out", arguments.out, ".json")
-    # JAX is imported only if the arguments make sense.
-    from ofav2_jax import SuperNet, files, open_run
-    from ofav2_jax.latency.table import LatencyTable
-    from ofav2_jax.latency.write import prepare
-
-    run: OpenedRun = open_run(arguments.run)
-    classes = files.read_json(run.directory / files.DATA, ("classes",))["classes"]
-    net = SuperNet(run.settings.network, run.settings.width_multiplier, classes)
-    resolutions, threads, batch_size = list(run.settings.resolutions), *_how(arguments)
-    if out is None:
-        prepare(net, resolutions, arguments.prepare, threads, batch_size)
-        written = [file.stat().st_size for file in arguments.prepare.expanduser().rglob("*.onnx")]
-        print(f"written to   {arguments.prepare} ({len(written)} files, {sum(written) / 1e6:.0f} MB)")
-        print("then         python measure.py, there, on the device")
-        print(f"and          {program} --collect={arguments.prepare}/times.json --out=DEVICE.json")
+    if arguments.prepare is not None:
+        with new_directory("prepare", arguments.prepare, may_be_empty=True) as folder:
+            _prepare(arguments, folder, program)
         return
-    table = LatencyTable.build(net, resolutions, threads, batch_size, say=_say)
-    table.save(out)
+    with new_file("out", arguments.out, ".json") as out:
+        # JAX is imported only if the arguments make sense.
+        from ofav2_jax.latency.table import LatencyTable
+
+        table = LatencyTable.build(*_of_run(arguments), *_how(arguments), say=_say)
+        table.save(out)
     _print(table, out)
 
 
-def _collect(arguments: argparse.Namespace, program: str) -> None:
-    out = require_new_file("out", arguments.out, ".json")
-    from ofav2_jax.latency.table import LatencyTable
+def _of_run(arguments: argparse.Namespace) -> "tuple[SuperNet, list[int]]":
+    """The supernet of a run, and its resolutions."""
+    from ofav2_jax import SuperNet, files
 
-    table = LatencyTable.collect(arguments.collect)
-    table.save(out)
+    run = open_run(arguments)
+    classes = files.read_json(run.directory / files.DATA, ("classes",))["classes"]
+    net = SuperNet(run.settings.network, run.settings.width_multiplier, classes)
+    return net, list(run.settings.resolutions)
+
+
+def _prepare(arguments: argparse.Namespace, folder: Path, program: str) -> None:
+    from ofav2_jax.latency.write import prepare
+
+    net, resolutions = _of_run(arguments)
+    prepare(net, resolutions, folder, *_how(arguments))
+    written = [file.stat().st_size for file in folder.rglob("*.onnx")]
+    print(f"written to   {arguments.prepare} ({len(written)} files, {sum(written) / 1e6:.0f} MB)")
+    print("then         python measure.py, there, on the device")
+    print(f"and          {program} --collect={arguments.prepare}/times.json --out=DEVICE.json")
+
+
+def _collect(arguments: argparse.Namespace, program: str) -> None:
+    with new_file("out", arguments.out, ".json") as out:
+        from ofav2_jax.latency.table import LatencyTable
+
+        table = LatencyTable.collect(local_file("collect", arguments.collect, ".json"))
+        table.save(out)
     _print(table, out)
 
 
@@ -149,7 +163,6 @@ def _print(table: "LatencyTable", out: Path) -> None:
 
 
 def _measure(arguments: argparse.Namespace, program: str) -> None:
-    from ofav2_jax.checks import local_file
     from ofav2_jax.latency.networks import describe, time_networks
     from ofav2_jax.latency.table import LatencyTable
 
@@ -159,7 +172,7 @@ def _measure(arguments: argparse.Namespace, program: str) -> None:
         for path, ms in zip(paths, measured):
             print(f"{ms:>10.3f} ms  {path}")
         return
-    table = LatencyTable.load(arguments.table)
+    table = LatencyTable.load(local_file("table", arguments.table, ".json"))
     table.require_here()
     predicted = []
     for path in paths:

@@ -1,15 +1,21 @@
 """What the commands share: a parser whose errors are one line, and the checks of what is to be written."""
 
 import argparse
+import contextlib
 import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn, ParamSpec
+from typing import TYPE_CHECKING, NoReturn, ParamSpec
 
 from ofav2_jax.checks import local_file, local_path
+from ofav2_jax.locking import LockedError, locked
+
+if TYPE_CHECKING:
+    from ofav2_jax.deploy.standalone import Standalone
+    from ofav2_jax.run.opened import OpenedRun
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -24,12 +30,8 @@ class Parser(argparse.ArgumentParser):
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that say where a run's images are, `data_dir` and `archive` of `open_run`."""
-    parser.add_argument(
-        "--data_dir", metavar="DIR", type=Path, help="where the run's data set is, if the run was told so"
-    )
-    parser.add_argument(
-        "--archive", metavar="FILE", type=Path, help="the archive of Tiny ImageNet, if the run was given one"
-    )
+    parser.add_argument("--data_dir", metavar="DIR", help="where the run's data set is, if the run was told so")
+    parser.add_argument("--archive", metavar="FILE", help="the archive of Tiny ImageNet, if the run was given one")
 
 
 def complain(reason: object, kind: str = "error") -> None:
@@ -51,29 +53,75 @@ def interruptible(main: Callable[_Arguments, int]) -> Callable[_Arguments, int]:
     return wrapped
 
 
-def require_new_file(field: str, path: Path, suffix: str) -> Path:
-    """The path of a file to be written, with ~ expanded.
+def open_run(arguments: argparse.Namespace) -> "OpenedRun":
+    """The run that `--run` names, with the flags of `add_data_arguments` if the command has them.
 
     Raises:
-        ValueError: if its name ends otherwise, it exists, or its directory does not or cannot be written to.
+        ValueError: naming the flag, the value and what is wrong.
     """
-    return _require_new(field, local_file(field, path, suffix))
+    # JAX is imported only where it is needed.
+    from ofav2_jax.run.opened import open_named
+
+    given = {name: getattr(arguments, name) for name in ("data_dir", "archive") if hasattr(arguments, name)}
+    return open_named("run", arguments.run, **given)
 
 
-def require_new_directory(field: str, path: Path) -> Path:
-    """The path of a directory to be made, with ~ expanded.
+def load_network(field: str, path: str) -> "Standalone":
+    """The network in a file that extract wrote.
 
     Raises:
-        ValueError: if it exists, or the directory around it does not or cannot be written to.
+        ValueError: naming the flag if it names no such file, or the file and what is wrong with it.
     """
-    return _require_new(field, local_path(field, path))
+    from ofav2_jax.deploy.standalone import Standalone
+
+    return Standalone.load(local_file(field, path, ".safetensors"))
 
 
-def _require_new(field: str, path: Path) -> Path:
-    if path.exists():
+@contextlib.contextmanager
+def named_flag(flag: str, value: str) -> Iterator[None]:
+    """Puts a flag before what is said of a part of its value."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"--{flag}={value}: {error}") from error
+
+
+@contextlib.contextmanager
+def new_file(field: str, path: str, suffix: str) -> Iterator[Path]:
+    """The path of a file that the body of a `with` writes, with ~ expanded; no other command writes it meanwhile.
+
+    Raises:
+        ValueError: if its name ends otherwise, it exists, its directory does not or cannot be written to, or another
+            process is writing it.
+    """
+    with _new(field, local_file(field, path, suffix)) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def new_directory(field: str, path: str, may_be_empty: bool = False) -> Iterator[Path]:
+    """The path of a directory that the body of a `with` makes; see `new_file`. An empty one may or may not be there."""
+    with _new(field, local_path(field, path), may_be_empty) as directory:
+        yield directory
+
+
+@contextlib.contextmanager
+def _new(field: str, path: Path, may_be_empty: bool = False) -> Iterator[Path]:
+    _require_new(field, path, may_be_empty)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path.with_name(f"{path.name}.lock"), None))
+        except LockedError as owner:
+            raise ValueError(f"{field}={str(path)!r} is not allowed: {owner} is writing it") from None
+        # Another process may have just done so.
+        _require_new(field, path, may_be_empty)
+        yield path
+
+
+def _require_new(field: str, path: Path, may_be_empty: bool) -> None:
+    if path.exists() and not (may_be_empty and path.is_dir() and not any(path.iterdir())):
         raise ValueError(f"{field}={str(path)!r} is not allowed: it exists already")
     if not path.parent.is_dir():
         raise ValueError(f"{field}={str(path)!r} is not allowed: {path.parent} is not a directory")
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"{field}={str(path)!r} is not allowed: {path.parent} cannot be written to")
-    return path

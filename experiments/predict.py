@@ -8,7 +8,6 @@ Images may be of any format that Pillow reads, of any size and mode.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from .output import print_anything
 from .parser import Parser, complain, interruptible
@@ -32,8 +31,8 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
     """
     print_anything()
     parser = Parser(prog=program, description="Says what is on images.")
-    parser.add_argument("--network", metavar="FILE", type=Path, required=True, help="NAME.safetensors or NAME.onnx")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="an image file")
+    parser.add_argument("--network", metavar="FILE", required=True, help="NAME.safetensors or NAME.onnx")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="an image file")
     parser.add_argument("--top", metavar="N", type=int, default=5, help="how many classes are named; 5")
     arguments = parser.parse_args(argv)
     if arguments.top < 1:

@@ -11,12 +11,11 @@ import contextlib
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from ofav2_jax.checks import local_path, refuse
 
 from .output import print_anything
-from .parser import Parser, add_data_arguments, complain, interruptible
+from .parser import Parser, add_data_arguments, complain, interruptible, open_run
 
 
 def command(arguments: Sequence[str], program: str) -> int:
@@ -60,13 +59,13 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m experiment
 
 def _parser(program: str) -> Parser:
     parser = Parser(prog=program, description="Searches a trained supernet for good subnets.")
-    parser.add_argument("--run", metavar="RUN", type=Path, required=True, help="a run directory")
+    parser.add_argument("--run", metavar="RUN", required=True, help="a run directory")
     parser.add_argument("--name", default="default", help="the search's name; it is kept in RUN/search/NAME")
     parser.add_argument(
         "--phase", metavar="NAME", help="the phase whose parameters are used; the last one that has ended"
     )
     parser.add_argument("--cost", default="macs", help="what is to be small: macs, params or latency; macs")
-    parser.add_argument("--table", metavar="FILE", type=Path, help="latencies of a device, see the command latency")
+    parser.add_argument("--table", metavar="FILE", help="latencies of a device, see the command latency")
     parser.add_argument(
         "--constraint",
         metavar="LIMIT",
@@ -86,7 +85,7 @@ def _parser(program: str) -> Parser:
 
 def _prepare(arguments):
     """The search, before anything is evaluated or written; what it is going to do; what measures a design, or None."""
-    from ofav2_jax import extract, open_run
+    from ofav2_jax import extract
     from ofav2_jax.nas.costs import COSTS
     from ofav2_jax.nas.settings import SearchSettings
     from ofav2_jax.run.search.api import make_search, search_directory
@@ -104,10 +103,10 @@ def _prepare(arguments):
     }
     # What can be refused without the data.
     SearchSettings(**wanted).require_costs(COSTS if arguments.table else COSTS[:2])
-    search_directory(arguments.run, arguments.name)
+    search_directory(local_path("run", arguments.run), arguments.name)
     table = None if arguments.table is None else _load_table(arguments.table)
     cache_programs()
-    run = open_run(arguments.run, data_dir=arguments.data_dir, archive=arguments.archive)
+    run = open_run(arguments)
     search = make_search(
         run, name=arguments.name, phase=arguments.phase, table=table, reporter=SearchConsole(), **wanted
     )
@@ -115,13 +114,14 @@ def _prepare(arguments):
     return search, plan_lines(search.plan), measure
 
 
-def _load_table(path: Path):
-    if not local_path("table", path).is_file():
-        refuse("table", str(path), "a file of latencies, see the command latency")
+def _load_table(path: str):
+    file = local_path("table", path)
+    if not file.is_file():
+        refuse("table", path, "a file of latencies, see the command latency")
     # Only a search that wants latencies needs what measures them.
     from ofav2_jax.latency.table import LatencyTable
 
-    return LatencyTable.load(path)
+    return LatencyTable.load(file)
 
 
 def _execute(search, measure, arguments, given: Sequence[str], program: str) -> int:
@@ -144,15 +144,16 @@ def _execute(search, measure, arguments, given: Sequence[str], program: str) -> 
         except (ValueError, OSError) as error:
             complain(error)
             return 1
-    rebuild_report(arguments.run.expanduser())
+    run = local_path("run", arguments.run)
+    rebuild_report(run)
     extract = "extract".join(program.rsplit("search", 1))
     with contextlib.suppress(OSError):
         print("\n".join(["", *result_lines(result, search.plan.constraints)]))
-        commands = extract_lines(result, str(arguments.run), arguments.name, extract)
+        commands = extract_lines(result, arguments.run, arguments.name, extract)
         for line in latency_lines(result, measure):
             print(line, flush=True)
         print("\n".join(["", "to take one out:", *(f"    {each}" for each in commands), ""]))
-        print(f"results      {result.directory}/front.json, {arguments.run.expanduser()}/report.html")
+        print(f"results      {result.directory}/front.json, {run}/report.html")
     return 0
 
 

@@ -1,6 +1,8 @@
 """Names of the files in a run's directory, and writing a file so that no reader ever finds half of it."""
 
 import json
+import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,8 @@ def phase_directory(workdir: Path, index: int, name: str) -> Path:
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file; at every moment `path` holds either the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    # A name of its own, because another process may be writing the same file.
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         partial.write_bytes(data)
         partial.replace(path)

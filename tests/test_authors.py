@@ -15,11 +15,20 @@ from ofav2_jax.evaluate.protocol import phase_scores, validated_subnets, validat
 from ofav2_jax.model.network import NETWORKS
 from ofav2_jax.model.reached import keep_unreached
 from ofav2_jax.model.supernet import variable_shapes
+from ofav2_jax.report.page import write_report
 from ofav2_jax.report.paper import comparable
-from ofav2_jax.settings.authors import authors_choices, ends, thirds
+from ofav2_jax.report.records import read_run
+from ofav2_jax.report.tables import as_text, build_tables
+from ofav2_jax.settings.authors import authors_choices, authors_settings, ends, thirds
 from ofav2_jax.settings.nested import from_nested
 from ofav2_jax.settings.phases import paper_phases, unlocked_values
 from ofav2_jax.settings.recipe import Evaluation, Recipe
+from tests.helpers.synthetic import write_run
+
+
+def as_read(settings):
+    """What `settings.json` holds."""
+    return json.loads(json.dumps(settings.as_json()))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -37,9 +46,55 @@ def test_settings_of_the_authors(network):
     weights = (0.06, 0.13, 0.2, 0.27, 0.34) if network.startswith("ee") else "desc"
     assert settings.recipe.exit_weights == weights
     assert from_nested(Settings, json.loads(json.dumps(settings.as_json()))) == settings
-    told = comparable(json.loads(json.dumps(settings.as_json())))
-    assert "only the subnets that the authors' scripts visit are tested" in told
-    assert "decay unreached False instead of True" in told
+    changes = {"teacher": "fixed", "width_multiplier": 1.2, "name": settings.name}
+    assert settings == dataclasses.replace(authors_settings(network), **changes)
+    assert comparable(as_read(settings)) == ["the authors' settings, not the paper's"]
+
+
+@pytest.mark.parametrize(
+    ("arg", "changes", "told"),
+    [
+        ("classes=20,epochs=0.1", [], ["20 instead of 200 classes", "72 instead of 755 epochs"]),
+        ("", ["--config.phases.kernel.learning_rate=0.1"], ["learning rate 0.1 instead of 0.03 in kernel"]),
+        ("", ["--config.resolutions=(64,)"], ["resolutions 64 instead of 48, 52, 56, 60, 64"]),
+        ("", ["--config.evaluation.protocol=paper"], ["all uniform subnets are tested"]),
+        ("", ["--config.dtype=bfloat16"], ["bfloat16 instead of float32"]),
+        ("", ["--config.batch_size=200", "--config.recipe.kd_ratio=2"], ["batches of 200", "kd ratio 2 instead of 1"]),
+        (
+            "",
+            [f"--config.phases.{phase}.learning_rate=1" for phase in ("full", "kernel", "depth_1")],
+            ["other learning rate than the authors' in 3 of 8 phases"],
+        ),
+    ],
+)
+def test_what_was_changed_on_top_of_the_authors_settings(arg, changes, told):
+    argument = f"--config=se_dp:settings=authors,{arg}".rstrip(",")
+    settings = settings_from_config(read_arguments(["eps", argument, *changes]).config)
+    first, *others = comparable(as_read(settings))
+    assert first == "the authors' settings, not the paper's" and len(others) == len(told)
+    assert all(other.startswith(text) for other, text in zip(others, told)), others
+
+
+def test_one_of_their_settings_makes_no_run_theirs():
+    config = read_arguments(["eps", "--config=ee_d", "--config.evaluation.protocol=authors"]).config
+    told = comparable(as_read(settings_from_config(config)))
+    assert told == ["only the subnets that the authors' scripts visit are tested"]
+
+
+def test_the_page_and_the_tables_say_whose_settings_they_are(tmp_path):
+    write_run(tmp_path / "theirs", "se_d", finished=1, arg="settings=authors")
+    write_run(tmp_path / "changed", "se_d", finished=1, arg="settings=authors,classes=20")
+    pages = {path.name: write_report(path).read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    theirs = "The authors&#x27; settings, not the paper&#x27;s: not comparable with the paper."
+    assert f"<strong>{theirs}</strong></div>" in pages["theirs"] and "reduced" not in pages["theirs"].lower()
+    assert "because it has the authors&#x27; settings, not the paper&#x27;s." in pages["theirs"]
+    assert "<strong>Reduced run with the authors&#x27; settings, not the paper&#x27;s:" in pages["changed"]
+    assert "differs from theirs:<ul><li>20 instead of 200 classes</li></ul>" in pages["changed"]
+    text = as_text(build_tables([read_run(tmp_path / name) for name in ("theirs", "changed")]))
+    assert f"{tmp_path}/theirs, seed 0, 1 of 6 phases, authors' settings [1] " in text
+    assert f"{tmp_path}/changed, seed 0, 1 of 6 phases, authors' settings, reduced [2] " in text
+    assert "\n[1] not comparable with the paper: the authors' settings, not the paper's\n" in text
+    assert "\n[2] not comparable with the paper: the authors' settings, not the paper's; 20 instead of 200" in text
 
 
 @pytest.mark.parametrize("network", NETWORKS)

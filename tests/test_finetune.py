@@ -1,23 +1,17 @@
-"""Fine-tuning a design: what is trained, what is kept, how it goes on, what is refused."""
+"""Fine-tuning a design: what is trained, what is kept, how it goes on."""
 
-import dataclasses
 import functools
 import json
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import ofav2_jax as ofa
-from configs.finetune import get_config
 from experiments import extract
-from experiments import finetune as command
 from ofav2_jax.deploy.extract import Extraction
 from ofav2_jax.model.network import middle_width
-from ofav2_jax.model.packing import DECAYED, OTHERS
 from ofav2_jax.model.supernet import neutral_statistics
 from ofav2_jax.report.page import write_report
 from ofav2_jax.report.records import read_run
@@ -26,15 +20,7 @@ from ofav2_jax.run.finetune import finetune
 from ofav2_jax.run.reporter import Silent
 from ofav2_jax.run.run import Run, StoppedError
 from ofav2_jax.run.run_directory import DifferentRunError
-from ofav2_jax.settings.finetuning import Finetuning
-from ofav2_jax.settings.nested import from_nested
-from ofav2_jax.settings.phases import finetuning_phase
-from ofav2_jax.settings.recipe import Recipe
-from ofav2_jax.settings.settings import Settings
-from ofav2_jax.train.objective import Objective
-from ofav2_jax.train.optimizer import init_state, update
 from tests.helpers import supernets
-from tests.helpers.refusals import refusal_of
 from tests.helpers.runs import assert_same_run, records_of, results_of
 
 # Levels of every kernel size and expand ratio, stages of every depth.
@@ -137,39 +123,6 @@ def test_of_elastic_kernels_only_what_the_design_uses_is_trained(supernet, tuned
         if size in (3, 5):
             changed["kernel"][1:-1, 1:-1] = False
             assert not changed["kernel"].any()
-
-
-def test_an_optimiser_is_that_of_optax_where_there_are_gradients():
-    recipe = Recipe(optimizer="adamw", weight_decay=0.1)
-    params = {DECAYED: jnp.array([1.0, -2.0, 3.0]), OTHERS: jnp.array([0.5, 0.25])}
-    state, theirs = init_state(recipe, params), params
-    reference = optax.adamw(0.01, weight_decay=0.1, mask={DECAYED: True, OTHERS: False})
-    of_reference = reference.init(params)
-    for step in range(3):
-        gradient = {DECAYED: jnp.array([0.3, -0.1 * step, 0.0]), OTHERS: jnp.array([1.0, -1e-3])}
-        state = update(recipe, state, gradient, jnp.float32(0.01))
-        updates, of_reference = reference.update(gradient, of_reference, theirs)
-        theirs = optax.apply_updates(theirs, updates)
-        # The second parameter has its first gradient in the second step, and only then begins to decay.
-        assert (state.params[DECAYED][1] == -2) == (step == 0) and state.params[DECAYED][2] == 3
-    np.testing.assert_allclose(state.params[DECAYED][0], theirs[DECAYED][0], rtol=1e-6)
-    np.testing.assert_allclose(state.params[OTHERS], theirs[OTHERS], rtol=1e-6)
-
-
-def test_the_objective_of_one_exit_is_a_students_and_of_several_their_mean():
-    recipe = Recipe(optimizer="adamw", kd_ratio=0.7, dropout_rate=0.0)
-    rng = np.random.default_rng(0)
-    logits, labels, teacher = rng.normal(size=(3, 5, 4)), np.arange(5) % 4, rng.normal(size=(5, 4))
-    logits, teacher = logits.astype(np.float32), teacher.astype(np.float32)
-    student = Objective.student(recipe)
-    single, several = Objective.of_exits(recipe, (4,)), Objective.of_exits(recipe, (1, 2, 4))
-    assert (single.all_exits, several.all_exits, single.needs_teacher) == ((4,), (1, 2, 4), True)
-    each = student.losses(logits, labels, teacher)
-    assert each.shape == (3,)
-    np.testing.assert_allclose(single.losses(logits[:1], labels, teacher), each[:1], rtol=1e-6)
-    np.testing.assert_allclose(several.losses(logits, labels, teacher), [each.mean()], rtol=1e-6)
-    np.testing.assert_allclose(several.predictions(logits), logits.mean(0)[None], atol=1e-6)
-    assert not Objective.of_exits(Recipe(kd_ratio=0.0), (4,)).needs_teacher
 
 
 # --- what is kept ---------------------------------------------------------------------------------------------------
@@ -291,149 +244,4 @@ def test_a_directory_is_that_of_one_design_and_one_start(supernet, tuned, tmp_pa
         Run(settings, dataset, tmp_path / "new", start=others.params())
     with pytest.raises(ValueError, match="start is given, which is not allowed where no design is fine-tuned"):
         Run(supernet.settings, dataset, tmp_path / "new", start=others.params())
-    assert not (tmp_path / "new").exists()
-
-
-# --- settings -------------------------------------------------------------------------------------------------------
-
-
-def test_settings_come_back_from_json():
-    of_run = supernets.settings()
-    settings = Finetuning(epochs=7).settings(of_run, str(DESIGN), 16, "abc")
-    assert from_nested(Settings, json.loads(json.dumps(settings.as_json()))) == settings
-    assert (settings.design, settings.phases[0].total_epochs, of_run.design) == (str(DESIGN), 7, None)
-    kept = ("network", "width_multiplier", "seed", "data", "evaluation", "batch_size")
-    assert all(getattr(settings, name) == getattr(of_run, name) for name in kept)
-    assert settings.recipe.augmentation == of_run.recipe.augmentation
-    # Settings that were written before there was fine-tuning.
-    old = json.loads(json.dumps(of_run.as_json()))
-    del old["recipe"]["optimizer"], old["phases"][0]["design"], old["phases"][0]["start"]
-    assert from_nested(Settings, old) == of_run
-
-
-def test_nothing_is_sampled_whatever_the_supernets_run_did():
-    of_run = dataclasses.replace(supernets.settings(), sampling="sandwich", engine="static", teacher="progressive")
-    settings = Finetuning().settings(of_run, str(DESIGN), 16, "abc")
-    assert settings == Finetuning().settings(supernets.settings(), str(DESIGN), 16, "abc")
-
-
-def test_the_config_has_the_defaults_of_the_library():
-    config = get_config().to_dict()
-    assert config.pop("checkpoint") == {"every_s": 60.0}
-    assert from_nested(Finetuning, config) == Finetuning()
-
-
-PHASE = finetuning_phase("k3-e3-d2-l7-h2@16", "abc", 1e-4, 3)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (dict(phases=(PHASE, PHASE)), "phases=finetune, finetune is not allowed: a design is fine-tuned in one phase"),
-        (dict(phases=(dataclasses.replace(PHASE, name="full"),)), "phases=full is not allowed: a design is fine-tuned"),
-        (dict(phases=(dataclasses.replace(PHASE, start=None),)), "phases.finetune.start=None is not allowed"),
-        (dict(phases=(dataclasses.replace(PHASE, design=""),)), "phases.finetune.design='' is not allowed"),
-        (dict(recipe=Recipe()), "recipe.optimizer='sgd' is not allowed: it must be one of adamw"),
-    ],
-)
-def test_other_settings_are_refused(changes, message):
-    settings = Finetuning().settings(supernets.settings(), "k3-e3-d2-l7-h2@16", 16, "abc")
-    with pytest.raises(ValueError, match=re.escape(message)):
-        dataclasses.replace(settings, **changes)
-
-
-# --- what is refused ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def here(supernet, tuned, tmp_path_factory):
-    """A folder of runs, and of what is none."""
-    here = tmp_path_factory.mktemp("here")
-    (here / "supernet").symlink_to(supernet.directory)
-    (here / "tuned").symlink_to(tuned)
-    supernets.write_supernet(here / "early", phases=("full", "kernel"))
-    supernets.write_supernet(here / "begun", ended=0)
-    supernets.write_supernet(here / "single", network="se_p")
-    (here / "empty").mkdir()
-    (here / "file").write_text("precious")
-    (here / "own.py").write_text("def get_config():\n    return 3\n")
-    return here
-
-
-RUN, SUBNET, WORKDIR = "--run={here}/supernet", "--subnet=k3-e3-d2-l7-h2@16", "--workdir={here}/new"
-WRONG = [
-    ([], "--run, --subnet"),
-    ([RUN, SUBNET], "--workdir is missing"),
-    ([RUN, SUBNET, WORKDIR, "--subnets=x"], "--subnets is unknown; did you mean --subnet?"),
-    ([RUN, SUBNET, WORKDIR, "extra"], "argument 'extra' is not understood"),
-    (["--run={here}/empty", SUBNET, WORKDIR], "is not a run directory"),
-    (["--run={here}/begun", SUBNET, WORKDIR], "no phase has ended yet"),
-    (["--run={here}/early", SUBNET, WORKDIR], "not finished; name the phase to start from: full"),
-    (["--run={here}/early", SUBNET, WORKDIR, "--phase=kernel"], "phase='kernel' is not allowed: it has not ended"),
-    ([RUN, SUBNET, WORKDIR, "--phase=fill"], "phase='fill' is not allowed: the run's are full; did you mean 'full'?"),
-    (["--run={here}/tuned", SUBNET, WORKDIR], "is not the run of a supernet, but of k3573"),
-    ([RUN, "--subnet=k3-e3-d2-l7-h2", WORKDIR], "write it like k7-e6-d4-l7-h4@64"),
-    ([RUN, "--subnet=k9-e3-d2-l7-h2@16", WORKDIR], "kernel contains 9"),
-    ([RUN, "--subnet=k3-e3-d2-l6-h2@16", WORKDIR], "ee_d has no parallel blocks"),
-    ([RUN, "--subnet=k3-e3-d2-l7-h2@32", WORKDIR], "resolution=32 is not allowed: it must be one of the run's: 8, 16"),
-    ([RUN, "--subnet=k3-e3-d2-l7-h2@16+3", WORKDIR], "exits=(3, 2) is not allowed"),
-    (["--run={here}/single", "--subnet=k3-e3-d2-l7-h4@16", WORKDIR], "se_p has a single exit"),
-    (["--run={here}/single", "--subnet=k3-e3-d2-l7-h5@16+2", WORKDIR], "se_p has exits after the stages [5]"),
-    ([RUN, SUBNET, "--workdir={here}/supernet"], "is only read"),
-    ([RUN, SUBNET, "--workdir={here}/supernet/tuned"], "is only read"),
-    ([RUN, SUBNET, "--workdir={here}/tuned"], "belongs to a run with other settings"),
-    ([RUN, SUBNET, "--workdir={here}/early"], "belongs to a run with other settings"),
-    ([RUN, SUBNET, "--workdir={here}/file"], "it must be a writable directory"),
-    ([RUN, SUBNET, "--workdir=gs://bucket/x"], "it must be a path of a local file system"),
-    ([RUN, SUBNET, WORKDIR, "--config={here}/nothing.py"], "is not a file"),
-    ([RUN, SUBNET, WORKDIR, "--config={here}/own.py"], "get_config returns 3, not a ConfigDict"),
-    ([RUN, SUBNET, WORKDIR, "--config=quickstart"], "is not a field of Finetuning"),
-    ([RUN, SUBNET, WORKDIR, "--config.epoch=3"], "--config.epoch is unknown; did you mean --config.epochs?"),
-    ([RUN, SUBNET, WORKDIR, "--config.epochs=0"], "epochs=0 is not allowed"),
-    ([RUN, SUBNET, WORKDIR, "--config.epochs=many"], "epochs='many' is not allowed: it must be an int"),
-    ([RUN, SUBNET, WORKDIR, "--config.learning_rate=0"], "learning_rate=0.0 is not allowed: it must be a number > 0"),
-    ([RUN, SUBNET, WORKDIR, "--config.warmup_epochs=-1"], "warmup_epochs=-1 is not allowed"),
-    ([RUN, SUBNET, WORKDIR, "--config.dropout_rate=1"], "dropout_rate=1.0 is not allowed"),
-    ([RUN, SUBNET, WORKDIR, "--config.kd_ratio=nan"], "kd_ratio=nan is not allowed"),
-    ([RUN, SUBNET, WORKDIR, "--config.dtype=float16"], "dtype='float16' is not allowed"),
-    ([RUN, SUBNET, WORKDIR, "--config.batch_size=2000"], "batch_size=2000 is not allowed: there are 1222"),
-    ([RUN, SUBNET, WORKDIR, "--config.batch_size=12"], "batch_size=12 is not allowed: it must be divisible by the 8"),
-    ([RUN, SUBNET, WORKDIR, "--config.checkpoint.every_s=-1"], "checkpoint.every_s=-1.0 is not allowed"),
-    ([RUN, SUBNET, WORKDIR, "--num_processes=2"], "it goes with --multihost"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "told"), WRONG)
-def test_wrong_input_is_one_line(arguments, told, here, capsys):
-    before = {path.name: contents(path) for path in here.iterdir() if path.is_dir()}
-    line = ["finetune", *(argument.format(here=here) for argument in arguments)]
-    assert told in refusal_of(command.main, line, capsys)
-    assert {path.name: contents(path) for path in here.iterdir() if path.is_dir()} == before
-
-
-def test_a_dry_run_prints_the_plan_and_writes_nothing(here, capsys):
-    arguments = [RUN, f"--subnet={DESIGN}", WORKDIR, "--config.dtype=bfloat16", "--dry_run"]
-    assert command.main(["finetune", *(argument.format(here=here) for argument in arguments)]) == 0
-    out = capsys.readouterr().out
-    assert f"design       {DESIGN} (" in out and "bfloat16" in out and "left out" not in out
-    assert not (here / "new").exists()
-
-
-def test_extract_needs_a_design_where_there_are_many(here, capsys):
-    assert extract.main([f"--run={here}/supernet", f"--out={here}/net.safetensors"]) == 2
-    assert "--subnet is missing" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (dict(supernet="runs/x"), "supernet='runs/x' is not allowed: it must be an opened run"),
-        (dict(design=str(DESIGN)), "is not allowed: it must be a Design"),
-        (dict(epoch=3), "epoch is not a field of Finetuning; did you mean 'epochs'?"),
-    ],
-)
-def test_wrong_arguments_from_python(arguments, message, supernet, tmp_path):
-    given = {"supernet": supernet, "design": DESIGN, "workdir": tmp_path / "new", **arguments}
-    with pytest.raises(ValueError, match=re.escape(message)):
-        finetune(**given)
     assert not (tmp_path / "new").exists()

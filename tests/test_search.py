@@ -1,6 +1,5 @@
 """A search as a whole, on made-up accuracies: what it finds, that it can be killed anywhere, what it refuses."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -8,17 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import ofav2_jax as ofa
 from ofav2_jax import files as package_files
-from ofav2_jax.nas.costs import Constraint, DesignCosts, least
+from ofav2_jax.nas.costs import Constraint, DesignCosts
 from ofav2_jax.nas.result import Accuracy, Found, best_of, read_front
 from ofav2_jax.run.run import StoppedError
 from ofav2_jax.run.run_directory import DifferentRunError, DirectoryInUseError
 from ofav2_jax.run.search.directory import Journal, SearchDirectory
-from ofav2_jax.run.search.source import source_of_net
 from tests.helpers import searches
 
 ROOT = Path(__file__).parents[1]
@@ -250,84 +247,6 @@ def test_damaged_files_are_refused(whole, tmp_path, name, old, new, told):
     with pytest.raises(ValueError, match="cannot be read") as error:
         searches.search(tmp_path, images=100)
     assert told in str(error.value) and "\n" not in str(error.value)
-
-
-def test_impossible_constraints_name_the_least_cost(tmp_path):
-    net = ofa.SuperNet("ofa_mbv3", 0.1, 10)
-    with pytest.raises(ValueError, match="constraint='macs<=1k' cannot be met: the least of the space is") as error:
-        searches.search(tmp_path / "search", constraints=["macs<=1G", "macs<=1k"])
-    cost = ofa.count(net, ofa.Subnet.uniform(3, 3, 2), 16).macs
-    assert f"{cost:,} macs, of k3-e3-d2-l7-h5@16" in str(error.value)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("network", ["ee_dp", "se_p"])
-@pytest.mark.parametrize("name", ["macs", "params"])
-def test_nothing_costs_less_than_the_least(network, name):
-    genes = searches.genes(network, "any")
-    costs = DesignCosts(genes.net)
-    design, value = least(costs, genes, name)
-    drawn = costs(name, genes.designs(genes.draw(np.random.default_rng(0), 2000)))
-    assert value <= drawn.min()
-    counted = ofa.count(genes.net, design.subnet, design.resolution, exits=design.exits)
-    assert value == getattr(counted, name)
-    # No single change makes it cheaper.
-    row = genes.rows([design])
-    for place, values in enumerate(genes.values):
-        changed = np.repeat(row, len(values), axis=0)
-        changed[:, place] = values
-        assert costs(name, genes.designs(changed)).min() >= value
-
-
-def test_images_are_balanced_and_so_are_their_halves():
-    of = searches.source()
-    labels = of.dataset.labels
-    for number in (50, 100, 10_000):
-        images = of.images(number)
-        assert len(images) == len(set(images)) == min(number, len(of.dataset.splits["validation"]))
-        assert set(images) <= set(of.dataset.splits["validation"])
-        assert np.array_equal(images, of.images(number))
-        halves = [np.bincount(labels[half], minlength=10) for half in (images[::2], images[1::2])]
-        assert np.abs(halves[0] - halves[1]).max() <= 1
-        if number <= 100:
-            counts = np.bincount(labels[images], minlength=10)
-            assert counts.max() - counts.min() <= 1
-
-
-def test_phase_without_choices_is_refused(tmp_path):
-    of = searches.source()
-    of = dataclasses.replace(of, space=of.space.restrict(kernel=[7], expand=[6], depth=[4]))
-    with pytest.raises(ValueError, match="leaves nothing to search"):
-        searches.search(tmp_path / "search", of)
-
-
-def test_supernets_from_elsewhere(tmp_path):
-    of = searches.source()
-    real = source_of_net(of.net, {"params": of.params}, of.dataset, of.settings)
-    recalibration = real.evaluator.recalibration.indices
-    assert recalibration.size == real.recalibration["images"] == 1000 and recalibration.shape[1] == 100
-    assert real.identity() == of.identity()
-    variables, other = {"params": of.params}, ofa.Settings.paper("ee_d")
-    many = dataclasses.replace(of.net, num_classes=11)
-    for args, kwargs, told in (
-        (("run",), {}, "source is a str, which is not allowed"),
-        ((of.net, {"params": {}}, of.dataset, tmp_path), {}, "are not those of network='ofa_mbv3'"),
-        ((of.net, variables, "digits", tmp_path), {}, "dataset='digits' is not allowed"),
-        ((many, variables, of.dataset, tmp_path), {}, "dataset has 10 classes, which is not allowed"),
-        ((of.net, variables, of.dataset, "gs://bucket"), {}, "local file system"),
-        ((of.net, variables, of.dataset, tmp_path), {"settings": 3}, "settings=3 is not allowed"),
-        (
-            (of.net, variables, of.dataset, tmp_path),
-            {"settings": other},
-            "settings.network='ee_d'",
-        ),
-        ((of.net, variables, of.dataset, tmp_path), {"constraints": "macs<=3M"}, "constraints='macs<=3M'"),
-        ((of.net, variables, of.dataset, tmp_path), {"budget": "x"}, "budget='x' is not allowed"),
-    ):
-        with pytest.raises(ValueError, match=r"not allowed|local file system|not those of") as error:
-            ofa.search(*args, **kwargs)
-        assert told in str(error.value)
-    assert not list(tmp_path.iterdir())
 
 
 def test_table_of_another_network_is_refused(tmp_path):

@@ -86,8 +86,8 @@ def here(tmp_path_factory, uninterrupted):
 
 _WRONG = [
     ([], "--run"),
-    (["--run=nothing"], "nothing is not a run directory"),
-    (["--run=empty"], "empty is not a run directory"),
+    (["--run=nothing"], "run='nothing' is not a run directory"),
+    (["--run=empty"], "run='empty' is not a run directory"),
     (["--run=tuned"], "tuned is not the run of a supernet, but of k3-e3-d2-l7-h2@48, fine-tuned"),
     (["--run=gs://bucket/run"], "local file system"),
     (["--run=run", "--cost=flops"], "cost='flops' is not allowed: it must be one of macs, params, latency"),
@@ -131,10 +131,10 @@ def test_wrong_input_is_refused_in_one_line(here, monkeypatch, capsys, arguments
         (["--search=begun"], "--constraint is missing"),
         (["--search=begun", "--constraint=macs<=1M"], "search='begun' is not finished"),
         (["--search=other", "--constraint=macs<=1M"], "search='other' is not allowed: there is no"),
-        (["--search=../x", "--constraint=macs<=1M"], "name='../x' is not allowed"),
+        (["--search=../x", "--constraint=macs<=1M"], "search='../x' is not allowed"),
         (["--search=begun", "--constraint=1M"], "constraint='1M' is not allowed"),
         (["--search=begun", "--subnet=k7-e6-d4-l7-h5@16"], "not allowed with argument"),
-        (["--subnet=k7-e6-d4-l7-h5@16", "--constraint=macs<=1M"], "--constraint is not allowed with --subnet"),
+        (["--subnet=k7-e6-d4-l7-h5@16", "--constraint=macs<=1M"], "--constraint goes with --search"),
         (["--search=begun", "--constraint=macs<=1M", "--phase=full"], "--phase is not allowed with --search"),
         ([], "--subnet is missing: run is the run of a supernet, which holds many; or name a --search"),
     ],

@@ -2,22 +2,24 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ofav2_jax import files
 from ofav2_jax.data.augment import Normalisation, as_normalisation
 from ofav2_jax.data.dataset import PixelDigest, Progress, pixels_sha256
 from ofav2_jax.data.decoding import BROKEN, ImageSource, broken_image_error, channel_statistics, decode_all
+from ofav2_jax.locking import locked
 
 _IMAGES, _LABELS, _RECORDS, _INFO = "images.npy", "labels.npy", "records.npy", "info.json"
 # The number of images that are compared with their digest at each start; reading all of them would take too long.
@@ -59,13 +61,14 @@ class DecodedImages:
         if subset is None:
             return PixelDigest(self.images, None, self.sha256)
         file = self.directory / f"subset-{hashlib.sha256(subset.astype('<i4').tobytes()).hexdigest()[:16]}.txt"
-        try:
-            sha256 = file.read_text(encoding="ascii")
-        except OSError:
-            sha256 = pixels_sha256(self.images, subset)
-            # The cache may be another user's.
-            with contextlib.suppress(OSError):
-                file.write_text(sha256, encoding="ascii")
+        with contextlib.suppress(OSError, ValueError):
+            # One that a process was killed amid writing, as older versions could, says nothing.
+            if re.fullmatch("[0-9a-f]{64}", sha256 := file.read_text(encoding="ascii")):
+                return PixelDigest(self.images, subset, sha256)
+        sha256 = pixels_sha256(self.images, subset)
+        # The cache may be another user's.
+        with contextlib.suppress(OSError):
+            files.write_text(file, sha256)
         return PixelDigest(self.images, subset, sha256)
 
 
@@ -131,7 +134,8 @@ def cached_images(
     """
     identity, found = _as_json(identity), None
     _make_writable(directory.parent)
-    with _locked(directory.with_name(directory.name + ".lock")):
+    # Without a lock two processes at once would write the same bytes to the same places.
+    with locked(directory.with_name(directory.name + ".lock"), "decodes the same images"):
         # Another process may have written it while this one waited.
         with contextlib.suppress(*_UNUSABLE):
             found = _load(directory, identity)
@@ -176,31 +180,6 @@ def _decode(
         # Not after an interrupt: what has been decoded by then is used the next time.
         shutil.rmtree(incomplete, ignore_errors=True)
         raise
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        while True:
-            file = stack.enter_context(path.open("w", encoding="utf-8"))
-            # The system unlocks it when the process ends, however it ends.
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                logging.warning("waiting for another process that writes the cache (%s)", path)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError as error:
-                # Two processes at once would write the same bytes to the same places.
-                logging.warning("%s cannot be locked (%s): going on without a lock", path, error.strerror)
-                break
-            # Who held the lock before has removed the file: the next process would lock another one.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    break
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def _load(directory: Path, identity: dict[str, Any]) -> DecodedImages:

@@ -4,14 +4,17 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ofav2_jax.checks import did_you_mean, local_path, refuse
 from ofav2_jax.data.array_checks import listed
+from ofav2_jax.locking import locked
 
 TINY_IMAGENET = "tiny_imagenet"
 _CONNECTION_TIMEOUT_S = 10
@@ -132,25 +135,47 @@ def is_prepared(builder: Any) -> bool:
 
 
 def prepare(builder: Any) -> None:
-    """Downloads and prepares a data set, unless that has been done.
+    """Downloads and prepares a data set that is not prepared; only a new builder can then read it.
+
+    Processes that need the same one wait for each other. Its folder appears when it is complete; what a process that
+    was killed has left of it is removed.
 
     Raises:
         ValueError: if what was downloaded or given is damaged.
         ImportError: if TFDS needs TensorFlow for it.
-        ConnectionError: if it cannot be downloaded.
+        OSError: if it cannot be downloaded (ConnectionError), or not be written.
     """
-    if is_prepared(builder):
-        return
-    import tensorflow_datasets as tfds
+    folder = Path(builder.data_dir)
+    downloads = Path(builder.data_dir_root) / "downloads"
+    with _without_empty(folder.parent, downloads / builder.name, downloads / "extracted"):
+        with locked(folder.with_name(f"{folder.name}.lock"), f"prepares {builder.info.full_name}") as is_alone:
+            # Another process may have done it while this one waited.
+            if not is_prepared(builder):
+                _prepare(builder, folder, is_alone)
 
-    name = builder.info.full_name
-    missing = f"{name} is not prepared in {builder.data_dir}"
+
+@contextlib.contextmanager
+def _without_empty(*folders: Path) -> Iterator[None]:
+    """Afterwards removes folders, and those around them, that were not there before and in which nothing is."""
+    missing = {each for folder in folders for each in (folder, *folder.parents) if not each.exists()}
+    try:
+        yield
+    finally:
+        for each in sorted(missing, reverse=True):
+            with contextlib.suppress(OSError):
+                each.rmdir()
+
+
+def _prepare(builder: Any, folder: Path, is_alone: bool) -> None:
+    missing = f"{builder.info.full_name} is not prepared in {folder}"
     elsewhere = _elsewhere(builder.name)
+    if folder.exists():
+        raise ValueError(f"{missing}, but there is a folder without {_INFO}: remove it, or give another data_dir")
     is_ours = builder.name == TINY_IMAGENET
     if not is_ours:
         _require_reachable(builder, missing, elsewhere)
     try:
-        builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
+        _generate(builder, folder, is_alone)
     except ImportError as error:
         raise ImportError(
             f"{missing}, and TensorFlow Datasets cannot prepare it without TensorFlow ({error}): "
@@ -161,6 +186,29 @@ def prepare(builder: Any) -> None:
             raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ConnectionError(f"{missing}, and could not be downloaded and prepared ({reason}): {elsewhere}") from error
+
+
+def _generate(builder: Any, folder: Path, is_alone: bool) -> None:
+    """Generates a data set under a name that tells whose it is, and then gives it its own.
+
+    TFDS generates in a folder beside that, `incomplete.RANDOM_NAME`, which it leaves if its process is killed.
+    """
+    import tensorflow_datasets as tfds
+
+    own = folder.with_name(f"{folder.name}.ofav2_jax")
+    if is_alone:
+        for left in (own, *folder.parent.glob(f"incomplete.*_{own.name}")):
+            shutil.rmtree(left, ignore_errors=True)
+    try:
+        # TFDS prints the name that the folder has for now; the bar of its progress is on stderr.
+        with (
+            tfds.core.utils.temporary_assignment(builder, "_data_dir", str(own)),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
+        own.rename(folder)
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def _require_reachable(builder: Any, missing: str, elsewhere: str) -> None:

@@ -69,7 +69,9 @@ def load_tfds(request: Request, cache_dir: str | os.PathLike | None = None) -> D
             else f"to be read from {request.archive}"
         )
         return planned_dataset(undecoded, request.name, request, normalisation, [todo])
-    prepare(builder)
+    if not is_prepared(builder):
+        prepare(builder)
+        builder = find_builder(request.name, request.data_dir, request.archive)
     chosen = choose_splits(builder, request, lambda split: _has_labels(builder, split))
     unread = sorted(set(builder.info.splits) - set(chosen.values()))
     notes = [f"splits that are not read: {listed(unread)}"] if unread else []

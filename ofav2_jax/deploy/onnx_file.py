@@ -37,7 +37,7 @@ def to_onnx(alone: Standalone, path: str | os.PathLike, input: str = "uint8") ->
         OSError: if the file cannot be written.
     """
     require_among("input", input, INPUTS)
-    file = local_file("file", path, ".onnx")
+    file = local_file("path", path, ".onnx")
     graph, shape = Graph(require_package("onnx", "export"), alone), [alone.num_classes]
     graph.read_images(input)
     graph.add(alone.layers)

@@ -32,7 +32,7 @@ def to_stablehlo(alone: Standalone, path: str | os.PathLike, input: str = "uint8
         OSError: if the file cannot be written.
     """
     require_among("input", input, INPUTS)
-    file = local_file("file", path, ".stablehlo")
+    file = local_file("path", path, ".stablehlo")
     files.write_bytes(file, bytes(_exported(alone, input).serialize()))
 
 

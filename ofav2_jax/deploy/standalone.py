@@ -180,7 +180,7 @@ class Standalone:
             ValueError: if the name does not end in .safetensors.
             OSError: if it cannot be written.
         """
-        file = local_file("file", path, ".safetensors")
+        file = local_file("path", path, ".safetensors")
         header = {**self.header(), "self_check": np.asarray(self._noise_logits()).tolist()}
         metadata = {"format": FORMAT, "network": json.dumps(header, separators=(",", ":"))}
         data = safetensors.numpy.save({name: np.asarray(array) for name, array in self.arrays.items()}, metadata)
@@ -194,7 +194,7 @@ class Standalone:
             ValueError: if it is no such file, is damaged, or computes something else here than where it was written;
                 names the file and the reason.
         """
-        file = local_file("file", path, ".safetensors")
+        file = local_file("path", path, ".safetensors")
         try:
             with safetensors.safe_open(file, framework="numpy") as content:
                 metadata = content.metadata() or {}

@@ -103,8 +103,10 @@ def main(folder, say=print, make_timer=timer):
 
     def save(is_complete):
         content.update(is_complete=is_complete, us=times)
-        path.with_suffix(".partial").write_text(json.dumps(content), encoding="utf-8")
-        path.with_suffix(".partial").replace(path)
+        # A name of its own, should this script run twice at once.
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps(content), encoding="utf-8")
+        partial.replace(path)
 
     say(f"loading {len(times)} files")
     visits = {name: make_timer(folder / f"{name}.onnx", plan["threads"], plan["batch_size"]) for name in times}

@@ -29,7 +29,7 @@ def describe(path: str | os.PathLike) -> tuple[SuperNet, Design]:
         ValueError: if the file cannot be read, or says of itself another thing than a table predicts.
         ImportError: without the extra `export`.
     """
-    file = local_file("measure", path, ".onnx", ".safetensors")
+    file = local_file("path", path, ".onnx", ".safetensors")
     try:
         if file.suffix == ".safetensors":
             header, input = Standalone.load(file).header(), "uint8"
@@ -92,7 +92,7 @@ def time_networks(
 def _as_onnx(network: Standalone | str | os.PathLike, path: Path) -> Path:
     """The file of a network, which is written to `path` unless it is there already."""
     if not isinstance(network, Standalone):
-        file = local_file("measure", network, ".onnx", ".safetensors")
+        file = local_file("networks", network, ".onnx", ".safetensors")
         if not file.is_file():
             raise ValueError(f"{file} cannot be measured: there is no such file")
         if file.suffix == ".onnx":

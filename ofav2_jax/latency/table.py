@@ -159,7 +159,7 @@ class LatencyTable:
             "held_out": dict(self.held_out),
             "blocks_us": dict(self.blocks_us),
         }
-        files.write_json(local_file("file", path, ".json"), content)
+        files.write_json(local_file("path", path, ".json"), content)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "LatencyTable":
@@ -168,7 +168,7 @@ class LatencyTable:
         Raises:
             ValueError: if it is no such file, or is damaged; names the file and the reason.
         """
-        file = local_file("table", path, ".json")
+        file = local_file("path", path, ".json")
         content = files.read_json(file)
         try:
             if content.get("format") != FORMAT:

@@ -31,7 +31,7 @@ def read_times(path: str | os.PathLike) -> dict[str, Any]:
     Raises:
         ValueError: if the file is no such file, damaged, or not complete; names the file and the reason.
     """
-    file = local_file("collect", path, ".json")
+    file = local_file("path", path, ".json")
     content = files.read_json(file)
     try:
         if content.get("format") != FORMAT:

@@ -51,4 +51,4 @@ class SearchSettings:
         """
         for field, name in (("cost", self.cost), *(("constraint", str(each)) for each in self.constraints)):
             if name.partition("<=")[0] not in names:
-                raise ValueError(f"{field}={name!r} is not allowed without a table of latencies, which --table names")
+                raise ValueError(f"{field}={name!r} is not allowed without a table of latencies, which `table` names")

@@ -1,16 +1,13 @@
 """Writes the page of a run, `report.html`: self-contained, for finished runs and for those under way."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ofav2_jax import files
 from ofav2_jax.model.network import network_spec
-from ofav2_jax.report import html, paper, pictures, searches
+from ofav2_jax.report import circumstances, html, paper, pictures, searches
 from ofav2_jax.report.curves import training_curves
 from ofav2_jax.report.records import RunRecord, read_run
-from ofav2_jax.settings.phases import Phase
 
 # The number of classes whose names the page lists.
 _NAMED_CLASSES = 20
@@ -44,7 +41,7 @@ def write_report(workdir: Path) -> Path:
     run = read_run(workdir)
     of_results = (_accuracy, _phases) if run.design is None else (_before_and_after,)
     of_supernet = (_choices, searches.section) if run.design is None else ()
-    sections = (_head, *of_results, _curves, *of_supernet, _circumstances)
+    sections = (_head, *of_results, _curves, *of_supernet, circumstances.section)
     path = workdir / files.REPORT
     files.write_text(path, html.document(run.settings["name"], (part for section in sections for part in section(run))))
     return path
@@ -57,14 +54,7 @@ def _head(run: RunRecord) -> Iterator[str]:
     settings = run.settings
     yield f"<h1>{html.escaped(settings['name'])}</h1>"
     yield f'<p class="muted">{html.escaped(_status(run))}</p>'
-    differences = paper.comparable(settings)
-    if differences:
-        items = "".join(f"<li>{html.escaped(text)}</li>" for text in differences)
-        kind = "Reduced run" if run.design is None else "Fine-tuned network"
-        yield (
-            f'<div class="banner" role="note"><strong>{kind}: not comparable with the paper.</strong> '
-            f"Its setting differs from that of Tables IV and V:<ul>{items}</ul></div>"
-        )
+    yield from _banner(run)
     facts = {
         **({} if run.design is None else {"design": run.design}),
         "network": settings["network"],
@@ -77,6 +67,26 @@ def _head(run: RunRecord) -> Iterator[str]:
         "seed": settings["seed"],
     }
     yield html.facts(facts)
+
+
+def _banner(run: RunRecord) -> Iterator[str]:
+    """Says what keeps the run from being held against the paper."""
+    differences = paper.comparable(run.settings)
+    if not differences:
+        return
+    kind, from_whose = "Reduced run", "Its setting differs from that of Tables IV and V"
+    if run.design is not None:
+        kind = "Fine-tuned network"
+    elif differences[0] == paper.AUTHORS:
+        differences = differences[1:]
+        kind = f"Reduced run with {paper.AUTHORS}" if differences else f"{paper.AUTHORS[0].upper()}{paper.AUTHORS[1:]}"
+        from_whose = "Its setting differs from theirs"
+    items = "".join(f"<li>{html.escaped(text)}</li>" for text in differences)
+    told = f" {from_whose}:<ul>{items}</ul>" if items else ""
+    yield (
+        f'<div class="banner" role="note"><strong>{html.escaped(kind)}: not comparable with the paper.</strong>{told}'
+        "</div>"
+    )
 
 
 def _data_set(run: RunRecord) -> str:
@@ -189,8 +199,9 @@ def _phases(run: RunRecord) -> Iterator[str]:
     yield '<p class="muted">Test top-1 in %: mean and maximum over the tested subnets.</p>'
     yield html.table(columns, rows)
     if differences:
+        reason = f"it has {paper.AUTHORS}" if differences == [paper.AUTHORS] else "it is reduced"
         yield (
-            "<p>The paper's numbers do not stand beside these, because the run is reduced. "
+            f"<p>The paper's numbers do not stand beside those of this run, because {html.escaped(reason)}. "
             "<code>ofav2 tables</code> sets them side by side and marks what differs.</p>"
         )
     else:
@@ -234,59 +245,7 @@ def _choices(run: RunRecord) -> Iterator[str]:
     )
 
 
-def _circumstances(run: RunRecord) -> Iterator[str]:
-    yield "<h2>How it was run</h2>"
-    info = run.info or {}
-    if info:
-        starts = [info, *info.get("resumed", [])]
-        yield "<h3>Commands</h3>"
-        lines = [f"{start['started']}  {start['command']}" for start in starts]
-        yield html.preformatted(lines)
-        for title, key in (("Versions", "versions"), ("Machine", "machine")):
-            yield f"<h3>{title}</h3>"
-            yield html.facts(info[key])
-            for start in (start for start in starts[1:] if start[key] != info[key]):
-                yield f'<p class="muted">Since it was resumed at {html.escaped(start["started"])}:</p>'
-                yield html.facts(start[key])
-    else:
-        yield "<p>Command, versions and machine were not recorded: there is no <code>run.json</code>.</p>"
-    if run.totals:
-        yield "<h3>Time and result</h3>"
-        yield html.facts({f"seconds, {kind}": f"{value:,.1f}" for kind, value in run.totals["seconds"].items()})
-        yield f'<p class="muted scroll">Parameters: sha256 {html.escaped(run.totals["params_sha256"])}</p>'
-    yield "<h3>Schedule</h3>"
-    yield _schedule(run.phases)
-    rest = {key: value for key, value in run.settings.items() if key != "phases"}
-    yield "<h3>Config</h3>"
-    yield html.preformatted(_leaves(rest))
-
-
-def _schedule(phases: Sequence[Phase]) -> str:
-    columns = ["phase", "epochs", "warm-up epochs", "learning rate", "subnets per batch", "newly allowed"]
-    rows = [
-        [
-            phase.name,
-            str(phase.epochs),
-            str(phase.warmup_epochs),
-            f"{phase.learning_rate:g}",
-            str(phase.num_subnets or ("the maximal one" if phase.is_full else "the design")),
-            f"{pictures.LABELS[phase.unlocks]} {', '.join(map(str, phase.values))}" if phase.unlocks else "",
-        ]
-        for phase in phases
-    ]
-    return html.table(columns, rows)
-
-
 # --- texts ------------------------------------------------------------------------------------------------------
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[str]:
-    """Writes nested dictionaries as one line `section.field = value` for each field."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{name}.{key}" if name else key)
-    else:
-        yield f"{name} = {json.dumps(value)}"
 
 
 def _millions(number: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ofav2_jax import files
 from ofav2_jax.model.network import CHOICES, network_spec
+from ofav2_jax.settings.authors import authors_settings
 from ofav2_jax.settings.phases import TABLE_III, paper_phases
 from ofav2_jax.settings.recipe import Augmentation
 from ofav2_jax.settings.settings import Settings
@@ -25,6 +26,12 @@ TEACHERS = ("fixed", "progressive")
 
 DATASET = "tiny_imagenet"
 _NUM_CLASSES = 200
+# What a run with settings of the authors' script is told first.
+AUTHORS = "the authors' settings, not the paper's"
+_PROTOCOLS = {
+    "paper": "all uniform subnets are tested",
+    "authors": "only the subnets that the authors' scripts visit are tested",
+}
 _PHASE_FIELDS = {"learning_rate": "learning rate", "num_subnets": "subnets per batch"}
 
 
@@ -69,17 +76,24 @@ def comparable(settings: Mapping[str, Any]) -> list[str]:
         settings: what `settings.json` of the run directory holds.
 
     Returns:
-        What differs from the paper's setting, a short text each; empty if nothing does.
+        What differs from the paper's setting, a short text each; empty if nothing does. Of settings that are more like
+        those of the authors' script: `AUTHORS`, and what differs from theirs.
     """
     design = settings["phases"][0].get("design") if settings["phases"] else None
     if design is not None:
         return [f"one network alone is fine-tuned, {design}"]
+    from_paper = _differences(settings, Settings.paper(settings["network"]), "Table III")
+    from_authors = _differences(settings, authors_settings(settings["network"]), "the authors'")
+    return [AUTHORS, *from_authors] if len(from_authors) < len(from_paper) else from_paper
+
+
+def _differences(ours: Mapping[str, Any], other: Settings, source: str) -> list[str]:
     # As JSON has it, where tuples are lists.
-    theirs = json.loads(json.dumps(Settings.paper(settings["network"]).as_json()))
+    theirs = json.loads(json.dumps(other.as_json()))
     return [
-        *_data_differences(settings, theirs),
-        *_phase_differences(settings["phases"], theirs["phases"]),
-        *_recipe_differences(settings, theirs),
+        *_data_differences(ours, theirs),
+        *_phase_differences(ours["phases"], theirs["phases"], source),
+        *_recipe_differences(ours, theirs),
     ]
 
 
@@ -107,7 +121,7 @@ def _data_differences(ours, theirs):
         yield f"batches of {ours['batch_size']} instead of {theirs['batch_size']} images"
 
 
-def _phase_differences(our_phases, their_phases):
+def _phase_differences(our_phases, their_phases, source):
     ours, theirs = ({phase["name"]: phase for phase in phases} for phases in (our_phases, their_phases))
     if list(ours) != list(theirs):
         yield f"phases {_listed(ours)} instead of {_listed(theirs)}"
@@ -119,7 +133,7 @@ def _phase_differences(our_phases, their_phases):
     for field, noun in _PHASE_FIELDS.items():
         changed = [name for name in ours if ours[name][field] != theirs[name][field]]
         if len(changed) > 2:
-            yield f"other {noun} than Table III in {len(changed)} of {len(ours)} phases"
+            yield f"other {noun} than {source} in {len(changed)} of {len(ours)} phases"
         elif changed:
             texts = [f"{ours[name][field]:g} instead of {theirs[name][field]:g} in {name}" for name in changed]
             yield f"{noun} {_listed(texts)}"
@@ -136,10 +150,14 @@ def _recipe_differences(ours, theirs):
         if value != wanted:
             yield f"{field.replace('_', ' ')} {value} instead of {wanted}"
     # Older runs do not have these two.
-    if ours["evaluation"].get("protocol", "paper") != "paper":
-        yield "only the subnets that the authors' scripts visit are tested"
+    protocol = ours["evaluation"].get("protocol", "paper")
+    if protocol != theirs["evaluation"]["protocol"]:
+        yield _PROTOCOLS[protocol]
     if ours.get("sampling", "random") != "random":
         yield f"{ours['sampling']} instead of random sampling"
+    # The paper does not name one.
+    if theirs["dtype"] is not None and ours.get("dtype") != theirs["dtype"]:
+        yield f"{ours.get('dtype')} instead of {theirs['dtype']}"
     if ours["engine"] != theirs["engine"]:
         yield f"engine {ours['engine']}, which does not sample the whole space"
     if ours["warmup_learning_rate"] is not None:

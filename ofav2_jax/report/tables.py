@@ -163,7 +163,12 @@ def _label(run):
     label = printable(f"{run['directory']}, seed {run['seed']}")
     if run["finished_phases"] < run["num_phases"]:
         label += f", {run['finished_phases']} of {run['num_phases']} phases"
-    return label + (f", reduced [{run['note']}]" if run["note"] else "")
+    if not run["note"]:
+        return label
+    kind = "authors' settings" if run["differs"][0] == paper.AUTHORS else ""
+    # What differs from the authors' settings stands behind them.
+    reduced = "reduced" if run["differs"] != [paper.AUTHORS] else ""
+    return f"{label}, {', '.join(filter(None, [kind, reduced]))} [{run['note']}]"
 
 
 def _footnotes(table: dict[str, Any]) -> list[str]:

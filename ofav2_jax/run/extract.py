@@ -55,7 +55,8 @@ def extract(source: Any, *args: Any, **kwargs: Any) -> Standalone:
         The network.
 
     Raises:
-        ValueError: for a design that the network or the run does not hold, and variables without the statistics.
+        ValueError: for a design that the network or the run does not hold, another one than that which the run has
+            fine-tuned, and variables without the statistics.
     """
     of_source = _from_run if isinstance(source, OpenedRun) else _from_variables
     return of_source(source, *args, **kwargs)
@@ -88,11 +89,7 @@ def _from_variables(
 
 
 def _from_run(run: OpenedRun, design: Design, phase: str | None = None) -> Standalone:
-    if not isinstance(design, Design):
-        refuse("design", design, "a Design")
-    if design.resolution not in run.settings.resolutions:
-        refuse("resolution", design.resolution, f"one of the run's: {', '.join(map(str, run.settings.resolutions))}")
-    design.require_fit(run.net)
+    run.require_design(design)
     name = run.phases[-1] if phase is None and run.phases else phase
     params, dataset = run.params(phase), run.dataset
     recalibration = run.evaluator.recalibration

@@ -10,7 +10,7 @@ import jax
 from ofav2_jax.checks import local_path, refuse
 from ofav2_jax.model.design import Design
 from ofav2_jax.model.packing import Params
-from ofav2_jax.model.supernet import SuperNet, variable_shapes
+from ofav2_jax.model.supernet import variable_shapes
 from ofav2_jax.run import checkpoint
 from ofav2_jax.run.assembly import with_definite_dtype
 from ofav2_jax.run.opened import OpenedRun
@@ -67,18 +67,13 @@ def require_tunable(supernet: OpenedRun, design: Design, workdir: str | os.PathL
     """
     if not isinstance(supernet, OpenedRun):
         refuse("supernet", supernet, "an opened run")
-    if not isinstance(design, Design):
-        refuse("design", design, "a Design")
     supernet.require_supernet()
     supernet.require_phase(phase)
     if phase is None and not supernet.is_finished:
         raise ValueError(
             f"{supernet.directory}: the run is not finished; name the phase to start from: {', '.join(supernet.phases)}"
         )
-    design.require_fit(SuperNet(supernet.settings.network))
-    resolutions = supernet.settings.resolutions
-    if design.resolution not in resolutions:
-        refuse("resolution", design.resolution, f"one of the run's: {', '.join(map(str, resolutions))}")
+    supernet.require_design(design)
     path = local_path("workdir", workdir)
     if path.resolve().is_relative_to(supernet.directory.resolve()):
         refuse("workdir", str(path), f"outside of {supernet.directory}, which is only read")

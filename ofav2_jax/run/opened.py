@@ -3,12 +3,13 @@
 import functools
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ofav2_jax import files
-from ofav2_jax.checks import did_you_mean, local_path, shown
+from ofav2_jax.checks import did_you_mean, local_path, refuse, shown
 from ofav2_jax.data.dataset import Dataset, completed_fingerprint, fingerprint
 from ofav2_jax.evaluate.evaluator import Evaluator
 from ofav2_jax.model.design import Design
@@ -59,6 +60,25 @@ class OpenedRun:
         if self.design is not None:
             raise ValueError(f"{self.directory} is not the run of a supernet, but of {self.design}, fine-tuned")
 
+    def require_design(self, design: Design) -> None:
+        """Refuses a design that cannot be taken out of this run; needs no data.
+
+        Raises:
+            ValueError: for a subnet or a resolution that the run does not have, and any other design than the one that
+                was fine-tuned, if one was: the weights have been changed for that one alone.
+        """
+        if not isinstance(design, Design):
+            refuse("design", design, "a Design")
+        if self.design not in (None, design):
+            raise ValueError(
+                f"design={str(design)!r} is not allowed: {self.directory} has fine-tuned {self.design}, and its "
+                "weights are for that design alone"
+            )
+        design.require_fit(SuperNet(self.settings.network))
+        resolutions = self.settings.resolutions
+        if design.resolution not in resolutions:
+            refuse("resolution", design.resolution, f"one of the run's: {', '.join(map(str, resolutions))}")
+
     @property
     def results(self) -> dict[str, Any]:
         """The content of `results.json`; before the run's end, its "name" and the "phases" that have ended."""
@@ -75,7 +95,13 @@ class OpenedRun:
         Raises:
             ValueError: if they are not those that the run was started with.
         """
-        dataset = self._load(self.settings)
+        try:
+            dataset = self._load(self.settings)
+        except (ValueError, OSError) as error:
+            # Those of a config have the names `data.data_dir` and `data.archive`.
+            if len(error.args) == 1:
+                error.args = (re.sub(r"\bdata\.(data_dir|archive)=", r"\1=", str(error)),)
+            raise
         found = json.loads(json.dumps(fingerprint(dataset)))
         recorded = completed_fingerprint(files.read_json(self.directory / files.DATA), found)
         differing = sorted(name for name in recorded if recorded[name] != found.get(name))
@@ -166,13 +192,32 @@ def open_run(
     Raises:
         ValueError: if `directory` is not a run's directory; names the file and the reason.
     """
-    path = local_path("directory", directory)
+    return open_named("directory", directory, dataset, data_dir, archive)
+
+
+def open_named(
+    field: str,
+    directory: str | os.PathLike,
+    dataset: Dataset | None = None,
+    data_dir: str | os.PathLike | None = None,
+    archive: str | os.PathLike | None = None,
+) -> OpenedRun:
+    """Opens a run as `open_run` does.
+
+    Args:
+        field: what names the directory, for messages: a command's flag.
+        directory: see `open_run`.
+        dataset: see `open_run`.
+        data_dir: see `open_run`.
+        archive: see `open_run`.
+    """
+    path = local_path(field, directory)
     for name, value in (("data_dir", data_dir), ("archive", archive)):
         if value is not None:
             local_path(name, value)
     file = path / files.SETTINGS
     if not file.is_file():
-        raise ValueError(f"{path} is not a run directory: there is no {files.SETTINGS} in it")
+        raise ValueError(f"{field}={str(path)!r} is not a run directory: there is no {files.SETTINGS} in it")
     values = files.read_json(file)
     try:
         settings = from_nested(Settings, values)

@@ -1,17 +1,14 @@
 """A run's directory: the run that it belongs to, the process that works in it, and its JSON files."""
 
 import contextlib
-import fcntl
 import json
-import logging
-import os
-import socket
 from pathlib import Path
 from typing import IO, Any
 
 from ofav2_jax import files
 from ofav2_jax.checks import shown
 from ofav2_jax.data.dataset import completed_fingerprint
+from ofav2_jax.locking import LockedError, try_lock
 from ofav2_jax.settings.nested import from_nested
 from ofav2_jax.settings.settings import Settings
 
@@ -118,28 +115,17 @@ def lock_directory(path: Path, field: str) -> IO[str]:
         DirectoryInUseError: naming the process that holds the lock.
     """
     path.mkdir(parents=True, exist_ok=True)
-    # The kernel drops the lock of a process that was killed: the name of that process in the file is then stale.
     lock = (path / files.LOCK).open("a+", encoding="utf-8")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    # NFS, where it has locks, says of one that another process holds that access is denied.
-    except (BlockingIOError, PermissionError) as error:
-        lock.seek(0)
-        owner = lock.read().strip() or "another process"
-        lock.close()
-        raise DirectoryInUseError(f"{field}={str(path)!r} is in use by {owner}") from error
-    except OSError as error:
-        # Lustre and NFS may be mounted without locks. A run by itself needs none.
-        logging.warning(
-            "%s cannot be locked (%s): the run goes on, but a second one in %s would not be noticed; start none "
-            "there, or mount the file system with locks",
-            lock.name,
-            error.strerror,
-            path,
+        # A run by itself needs no lock.
+        try_lock(
+            lock,
+            f"the run goes on, but a second one in {path} would not be noticed; start none there, or mount the file "
+            "system with locks",
         )
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    lock.flush()
+    except LockedError as owner:
+        lock.close()
+        raise DirectoryInUseError(f"{field}={str(path)!r} is in use by {owner}") from owner
     return lock
 
 

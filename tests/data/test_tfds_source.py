@@ -1,5 +1,6 @@
 """Loading data sets through TFDS, and the cache of decoded images, with miniature data sets of noise."""
 
+import concurrent.futures
 import dataclasses
 import importlib.util
 import io
@@ -7,6 +8,7 @@ import json
 import logging
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -344,12 +346,13 @@ def test_where_a_set_is_not(load, tmp_path, name, data_dir, message):
     assert "\n" not in str(caught.value) and "None" not in str(caught.value)
 
 
-def test_without_a_network_the_answer_comes_at_once(load, monkeypatch):
+def test_without_a_network_the_answer_comes_at_once(load, monkeypatch, tmp_path):
     monkeypatch.setattr(NoiseImages, "url_infos", {"http://127.0.0.1:9/images.zip": None})
     monkeypatch.setenv("no_proxy", "*")
     advice = "prepare it elsewhere with `tfds build noise_images --file_format=array_record` and give its `data_dir`"
     with pytest.raises(ConnectionError, match=f"is not prepared in .*, and 127.0.0.1:9 cannot be reached .*: {advice}"):
         load()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_set_that_cannot_even_be_made_says_so_in_one_line(load, monkeypatch, capsys):
@@ -365,7 +368,7 @@ def test_a_set_that_cannot_even_be_made_says_so_in_one_line(load, monkeypatch, c
     assert capsys.readouterr() == ("", "")
 
 
-def test_what_cannot_be_prepared_says_so_in_one_line(load, monkeypatch):
+def test_what_cannot_be_prepared_says_so_in_one_line(load, monkeypatch, tmp_path):
     def fail(self, dl_manager):
         raise RuntimeError("first line\nsecond line")
 
@@ -374,6 +377,66 @@ def test_what_cannot_be_prepared_says_so_in_one_line(load, monkeypatch):
         ConnectionError, match=r"could not be downloaded and prepared \(first line second line\): prepare"
     ):
         load()
+    assert list(tmp_path.iterdir()) == []
+
+
+class Events(logging.Handler):
+    """Tells that a process waits, or that one generates a data set."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits, self.generates, self.generated = threading.Event(), threading.Event(), 0
+
+    def emit(self, record):
+        assert "which prepares noise_images/1.2.3 (" in record.getMessage()
+        self.waits.set()
+
+
+@pytest.fixture
+def events(monkeypatch):
+    events, generate = Events(), NoiseImages._split_generators
+
+    def splits(self, dl_manager):
+        events.generated += 1
+        if events.generates.is_set():
+            # A second one generates, so that none will wait.
+            events.waits.set()
+        events.generates.set()
+        events.waits.wait(60)
+        return generate(self, dl_manager)
+
+    monkeypatch.setattr(NoiseImages, "_split_generators", splits)
+    logging.getLogger().addHandler(events)
+    yield events
+    logging.getLogger().removeHandler(events)
+
+
+def test_of_two_at_once_one_prepares_and_the_other_waits(load, events, tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(load)
+        assert events.generates.wait(60)
+        second = pool.submit(lambda: load(base_resolution=16))
+        assert len(first.result().images) == len(second.result().images) == 32
+    assert events.generated == 1 and events.waits.is_set()
+    assert [path.name for path in (tmp_path / "tfds" / "noise_images").iterdir()] == ["1.2.3"]
+
+
+def test_what_a_killed_process_left_of_preparing_is_removed(load, tmp_path):
+    folder = tmp_path / "tfds" / "noise_images"
+    # TFDS's name of a folder, the one before it gets its own, and that of somebody else's `tfds build`.
+    for name in ("incomplete.ABC123_1.2.3.ofav2_jax", "1.2.3.ofav2_jax", "incomplete.ABC123_1.2.3"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "half").write_text("half")
+    (folder / "1.2.3.lock").write_text("process 7 on other")
+    assert len(load().images) == 32
+    assert sorted(path.name for path in folder.iterdir()) == ["1.2.3", "incomplete.ABC123_1.2.3"]
+
+
+def test_a_folder_in_the_place_of_a_prepared_set_is_named(load, tmp_path):
+    (tmp_path / "tfds" / "noise_images" / "1.2.3").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"there is a folder without dataset_info.json: remove it, or give another"):
+        load()
+    assert [path.name for path in (tmp_path / "tfds" / "noise_images").iterdir()] == ["1.2.3"]
 
 
 def test_validation_split_is_tested_on_where_there_is_no_test_split(load, monkeypatch):

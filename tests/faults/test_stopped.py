@@ -11,7 +11,6 @@ import pytest
 from experiments.config import settings_from_config
 from ofav2_jax.data.dataset import fingerprint
 from ofav2_jax.data.digits import load_digits
-from ofav2_jax.run import run_directory
 from ofav2_jax.run.run_directory import DifferentRunError, DirectoryInUseError, RunDirectory
 from tests.configs.tiny import get_config
 from tests.helpers.runs import TINY, finish, kill, launch, wait_until
@@ -77,7 +76,7 @@ def test_file_system_without_locks(number, tmp_path, monkeypatch, caplog):
     def flock(*arguments):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(run_directory.fcntl, "flock", flock)
+    monkeypatch.setattr("fcntl.flock", flock)
     directory = RunDirectory(tmp_path)
     directory.claim(settings_from_config(get_config()), fingerprint(load_digits(0)))
     directory.release()
@@ -92,7 +91,7 @@ def test_a_lock_that_another_machine_holds(number, tmp_path, monkeypatch):
         raise OSError(number, os.strerror(number))
 
     (tmp_path / "lock").write_text("process 7 on other\n", encoding="utf-8")
-    monkeypatch.setattr(run_directory.fcntl, "flock", flock)
+    monkeypatch.setattr("fcntl.flock", flock)
     with pytest.raises(DirectoryInUseError, match="is in use by process 7 on other"):
         RunDirectory(tmp_path).claim(settings_from_config(get_config()), {})
     assert (tmp_path / "lock").read_text(encoding="utf-8") == "process 7 on other\n"

@@ -13,7 +13,9 @@ from ofav2_jax.report.records import EpochRecord
 from ofav2_jax.settings.phases import learning_rate, unlocked_values
 
 
-def write_run(directory: Path, network: str, finished: int | None = None, offset: float = 0.0, **changes) -> Path:
+def write_run(
+    directory: Path, network: str, finished: int | None = None, offset: float = 0.0, arg: str | None = None, **changes
+) -> Path:
     """Writes a run directory with the paper's settings and a made-up accuracy for every evaluated subnet.
 
     Args:
@@ -21,10 +23,11 @@ def write_run(directory: Path, network: str, finished: int | None = None, offset
         network: name of one of the networks in Table II.
         finished: number of finished phases; None means all. One epoch of the next phase is recorded.
         offset: number added to every top-1.
+        arg: what stands behind the colon of a config, for instance "settings=authors".
         changes: values for fields of the config, with "data__flip" for config.data.flip; `epochs` sets the number of
             epochs of every phase, and `phases` names those that are not left out.
     """
-    config = paper_config(network, None)
+    config = paper_config(network, arg)
     for name in set(config.phases) - set(changes.pop("phases", config.phases)):
         del config.phases[name]
     epochs = changes.pop("epochs", None)

@@ -90,10 +90,16 @@ def _download(dl_manager: tfds.download.DownloadManager, download_dir: Path) -> 
         urllib.request.urlopen(urllib.request.Request(_URL, method="HEAD"), timeout=_CONNECTION_TIMEOUT_S).close()
     except OSError as error:
         raise ConnectionError(f"{_URL} cannot be reached ({error}): {advice}") from error
+    # Of a process that was killed.
+    _remove_parts(download_dir)
     try:
         return dl_manager.download(_URL)
     except Exception as error:
-        # TFDS leaves what it has downloaded so far under a name that it never looks at again.
-        for leftover in download_dir.glob("*.tmp.*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _remove_parts(download_dir)
         raise ConnectionError(f"{_URL} could not be downloaded ({error}): {advice}") from error
+
+
+def _remove_parts(download_dir: Path) -> None:
+    """Removes what TFDS has downloaded in part, under names that it never looks at again."""
+    for part in download_dir.glob("*.tmp.*"):
+        shutil.rmtree(part, ignore_errors=True)

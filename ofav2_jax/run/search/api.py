@@ -124,7 +124,6 @@ def make_search(
 
 
 def _of_run(run: OpenedRun, *, name: str = "default", phase: str | None = None) -> tuple[Path, Callable[[], Source]]:
-    run.require_supernet()
     return search_directory(run.directory, name), lambda: source_of_run(run, phase)
 
 
@@ -139,12 +138,17 @@ def _of_net(
     return local_path("directory", directory), lambda: source_of_net(net, variables, dataset, settings)
 
 
-def search_directory(run: Path, name: Any) -> Path:
+def search_directory(run: Path, name: Any, field: str = "name") -> Path:
     """The directory of a run's search.
+
+    Args:
+        run: the run's directory.
+        name: the search's name.
+        field: what names it, for messages.
 
     Raises:
         ValueError: for a name that is none of a directory.
     """
     if not isinstance(name, str) or not name.isprintable() or name in ("", ".", "..") or name != Path(name).name:
-        refuse("name", name, "a directory's name without '/'")
+        refuse(field, name, "a directory's name without '/'")
     return run / files.SEARCHES / name

@@ -100,8 +100,9 @@ def source_of_run(run: OpenedRun, phase: str | None = None) -> Source:
     """A run's supernet as a phase left it, with the choices that are unlocked by then.
 
     Raises:
-        ValueError: for a phase that the run does not have, or that has not ended.
+        ValueError: for a run that has fine-tuned a design, and a phase that it does not have, or that has not ended.
     """
+    run.require_supernet()
     params = run.params(phase)
     name = run.phases[-1] if phase is None else phase
     index = [each.name for each in run.settings.phases].index(name)
