@@ -5,8 +5,10 @@ python -m benchmarks.search_run --run=RUN [--data_dir=DIR] [--archive=FILE] [--b
 
 Searches by MACs, kept in RUN/search/benchmark-SEED, beside as many random trunks, and beside all uniform trunks at the
 largest resolution. Every trunk counts with each of its exits. *Hypervolume* is the area that designs dominate in MACs
-and validation top-1, within the largest MACs and above the least accurate uniform design. Then, for five limits of the
-MACs, the test top-1 of the search's best design beside that of the best uniform one, both chosen on validation images.
+and validation top-1, within the largest MACs and above the least accurate uniform design. *In reach* are the ratios to
+random and to uniform trunks that the best designs would have if what the predictor learnt were the truth. Then, for
+five limits of the MACs, the test top-1 of the search's best design beside that of the best uniform one, both chosen on
+validation images.
 """
 
 import argparse
@@ -20,13 +22,17 @@ import ofav2_jax as ofa
 from benchmarks.ours import machine, write_json
 from ofav2_jax.model.design import Design
 from ofav2_jax.nas.costs import DesignCosts
-from ofav2_jax.nas.genes import Genes
-from ofav2_jax.nas.nsga import hypervolume
-from ofav2_jax.nas.records import designs_of
+from ofav2_jax.nas.features import Features
+from ofav2_jax.nas.genes import Designs, Genes
+from ofav2_jax.nas.nsga import evolve, hypervolume
+from ofav2_jax.nas.predictor import Predictor
+from ofav2_jax.nas.records import Record, designs_of
 from ofav2_jax.nas.result import SearchResult
 from ofav2_jax.run.search.source import Source, source_of_run
 
 LIMITS = 5
+# Ten times what a search affords for one of its rounds.
+POPULATION, GENERATIONS = 400, 100
 
 
 class Beside:
@@ -91,20 +97,23 @@ def main() -> None:
     results: dict[str, Any] = {"machine": machine(), "setting": {k: str(v) for k, v in vars(args).items()}, "seeds": []}
     of_uniform = hypervolume(uniform, reference)
     results["uniform"] = {"trunks": len(uniform) // len(beside.genes.exit_sets), "hypervolume": of_uniform}
-    print(f"{'seed':<6}{'search':>12}{'random':>12}{'uniform':>12}{'/ random':>10}{'/ uniform':>10}   M x points")
+    print(f"{'seed':<6}{'search':>12}{'random':>12}{'uniform':>12}{'/ random':>10}{'/ uniform':>10}{'in reach':>16}")
     for seed in range(args.seeds):
         found = ofa.search(run, name=f"benchmark-{seed}", budget=args.budget, images=args.images, seed=seed)
         records = found.archive
         top1 = [[record.top1[each] for each in beside.genes.exit_sets] for record in records]
+        random = beside.random(seed, args.budget)
         areas = {
             "search": hypervolume(beside.points([record.trunk for record in records], top1), reference),
-            "random": hypervolume(beside.evaluate(beside.random(seed, args.budget)), reference),
+            "random": hypervolume(beside.evaluate(random), reference),
         }
-        row = {"seed": seed, **areas, "limits": at_limits(run, beside, seed, args)}
+        row = {"seed": seed, **areas, "in_reach": in_reach(beside, records, random)}
+        row["limits"] = at_limits(run, beside, seed, args)
         results["seeds"].append(row)
         print(
             f"{seed:<6}{areas['search'] / 1e6:>12.2f}{areas['random'] / 1e6:>12.2f}{of_uniform / 1e6:>12.2f}"
-            f"{areas['search'] / areas['random']:>10.3f}{areas['search'] / of_uniform:>10.3f}",
+            f"{areas['search'] / areas['random']:>10.3f}{areas['search'] / of_uniform:>10.3f}"
+            f"{row['in_reach']['random']:>10.3f}{row['in_reach']['uniform']:>6.3f}",
             flush=True,
         )
         write_json(args.json, results)
@@ -119,6 +128,25 @@ def main() -> None:
         np.mean([each[name][1] for row in results["seeds"] for each in row["limits"]]) for name in ("search", "uniform")
     )
     print(f"mean test top-1: search {ours:.2f}, uniform {theirs:.2f}")
+
+
+def in_reach(beside: Beside, records: Sequence[Record], random: Sequence[Design]) -> dict[str, float]:
+    """The ratios to random and to uniform trunks that are in reach, if the predictor of all records is the truth."""
+    genes = beside.genes
+    predictor = Predictor.fit(Features(genes.net, genes.resolutions), records, genes.exit_sets)
+
+    def points(designs: Designs) -> np.ndarray:
+        return np.column_stack([beside.costs("macs", designs), 100 - predictor.predict(designs)[0]])
+
+    def evaluate(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return points(genes.designs(rows))[:, ::-1], np.zeros(len(rows))
+
+    rng = np.random.default_rng(0)
+    best = points(genes.designs(evolve(evaluate, genes.draw(rng, POPULATION), genes.values, GENERATIONS, rng)))
+    of_uniform = points(designs_of(beside.uniform(), genes.exit_sets))
+    known = {"random": points(designs_of(random, genes.exit_sets)), "uniform": of_uniform}
+    reference = of_uniform.max(0)
+    return {name: hypervolume(best, reference) / hypervolume(each, reference) for name, each in known.items()}
 
 
 def at_limits(run: Any, beside: Beside, seed: int, args: argparse.Namespace) -> list[dict[str, Any]]:
