@@ -66,7 +66,7 @@ def test_a_block_equals_the_static_one(name, dtype):
         assert "while" in str(jax.make_jaxpr(functools.partial(results, block))(variables, x, traced(5, 4)))
         for kernel, expand in CHOICES[dtype]:
             found = of_choice(variables, x, traced(kernel, expand))
-            static = quick_jit(lambda v, x, c=LevelChoice(kernel, expand, 4): results(block, v, x, c))(variables, x)
+            static = quick_jit(functools.partial(results, block, choice=LevelChoice(kernel, expand, 4)))(variables, x)
             for output, expected in zip(found[:2], static[:2], strict=True):
                 assert_close(output, expected, tolerance)
             for norm in NORMS:
