@@ -28,7 +28,7 @@ _MIN_PRODUCTS = 2**21
 def pays(x: jax.Array, choice: LevelChoice) -> bool:
     """Whether a program without gradients computes a block with the input `x` faster in groups.
 
-    NOTE: on a CPU only. What a TPU, which runs subnets one after another too, makes of it was not tried.
+    On a CPU only: what a TPU, which runs subnets one after another too, makes of such a loop was not tried.
     """
     is_single = not isinstance(choice.expand, int) and choice.expand.shape == (1,)
     return is_single and backend() == "cpu" and len(x) * x.size >= _MIN_PRODUCTS
@@ -79,14 +79,16 @@ def project_active(
 
     _, _, height, width, batch = x.shape
     shape = 1, -(-height // block.stride), -(-width // block.stride), batch
-    total, stats = jnp.zeros((block.channels, *shape), block.dtype), _neutral(block) if train else {}
+    total = jnp.zeros((block.channels, *shape), jnp.promote_types(block.dtype, jnp.float32))
+    stats = _neutral(block) if train else {}
     if not block.squeeze_excite:
-        return lax.fori_loop(0, num_groups, add, (total, stats))
+        total, stats = lax.fori_loop(0, num_groups, add, (total, stats))
+        return total.astype(block.dtype), stats
     # The gates depend on all middle channels, so that these wait in memory.
     middles, pooled = (jnp.zeros((len(kernel), *of), block.dtype) for of in (shape, (1, 1, 1, batch)))
     middles, pooled, stats = lax.fori_loop(0, num_groups, collect, (middles, pooled, stats))
     gates = bound.se.gates(pooled, prefix(choice.expand, bound.hidden))
-    return lax.fori_loop(0, num_groups, add_excited, total), stats
+    return lax.fori_loop(0, num_groups, add_excited, total).astype(block.dtype), stats
 
 
 def _project_active_fwd(block, train, variables, x, choice):
