@@ -92,20 +92,24 @@ class Once:
         if phase != "width2":
             self.net.set_active_subnet(e=6, d=4 if phase == "kernel" else None)
 
-    def test(self, number: int, recalibration_batches: int, batches: int) -> None:
-        """Recalibrates the `number`-th uniform subnet, and tests it; both on the one batch, over and over."""
+    def test(self, number: int, num_subnets: int, recalibration_batches: int, batches: int) -> None:
+        """Recalibrates and tests the `number`-th so many uniform subnets, each on the one batch, over and over."""
         torch = self.torch
         from ofa.imagenet_classification.elastic_nn.utils import set_running_statistics
 
-        ks, e, d = list(itertools.product(*self.choices.values()))[number % 27]
-        self.net.set_active_subnet(ks=ks, e=e, d=d)
-        subnet = self.net.get_active_subnet().to(self.device)
-        set_running_statistics(subnet, [(self.images, self.labels)] * recalibration_batches)
-        subnet.eval()
-        correct = 0
-        with torch.no_grad():
-            for _ in range(batches):
-                correct += int((subnet(self.images).argmax(1) == self.labels).sum())
+        # In the order of `SearchSpace.uniform_subnets`.
+        uniform = itertools.cycle(
+            itertools.product(*(sorted(values, reverse=True) for values in self.choices.values()))
+        )
+        for ks, e, d in itertools.islice(uniform, number * num_subnets, (number + 1) * num_subnets):
+            self.net.set_active_subnet(ks=ks, e=e, d=d)
+            subnet = self.net.get_active_subnet().to(self.device)
+            set_running_statistics(subnet, [(self.images, self.labels)] * recalibration_batches)
+            subnet.eval()
+            correct = 0
+            with torch.no_grad():
+                for _ in range(batches):
+                    correct += int((subnet(self.images).argmax(1) == self.labels).sum())
         self.wait()
 
     def wait(self) -> None:

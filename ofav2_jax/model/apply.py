@@ -140,7 +140,8 @@ def recalibrate_masked(
 
     Returns:
         {"params", "batch_stats"} for `forward_masked` with the same subnets. The entries of "batch_stats" are [S, C],
-        those of a stage's levels 2 to 4 with a leading axis over the levels; before the first choice they are [C].
+        those of a stage's levels 2 to 4 with a leading axis over the levels; before the first choice they are [C]. What
+        they are where a subnet has no channels says nothing.
 
     Raises:
         ValueError: if there is no batch, or for images or subnets that `forward_masked` would refuse.

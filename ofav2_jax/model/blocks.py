@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ofav2_jax.model import groups
 from ofav2_jax.model.layers import BatchNorm, DepthwiseConv, Layer, PointwiseConv, SqueezeExcite, he_fan_out
 from ofav2_jax.model.network import CHOICES, Block, middle_width, squeeze_width
 from ofav2_jax.model.subnet import LevelChoice
@@ -59,6 +60,7 @@ class InvertedBottleneck(nn.Module):
         activation: "relu" or "h_swish".
         squeeze_excite: whether there is an SE block.
         residual: whether the input is added to the output (every level but a stage's first).
+        largest_expand: the expand ratio of the parameters.
     """
 
     in_channels: int
@@ -69,12 +71,13 @@ class InvertedBottleneck(nn.Module):
     residual: bool
     axis_name: str | None = None
     dtype: Any = jnp.float32
+    largest_expand: int = max(CHOICES["expand"].values)
 
     def setup(self):
         # The active channels of the block and the active units of its SE for each expand ratio, computed once.
         self.widths = {expand: middle_width(self.in_channels, expand) for expand in CHOICES["expand"].values}
         self.hidden = {expand: squeeze_width(width) for expand, width in self.widths.items()}
-        middle = max(self.widths.values())
+        middle = middle_width(self.in_channels, self.largest_expand)
         bn = functools.partial(BatchNorm, axis_name=self.axis_name, dtype=self.dtype)
         self.expand = PointwiseConv(self.in_channels, middle, dtype=self.dtype)
         self.expand_bn = bn(middle, self.activation)
@@ -86,16 +89,33 @@ class InvertedBottleneck(nn.Module):
         self.project_bn = bn(self.channels)
 
     def __call__(self, x: jax.Array, choice: LevelChoice, train: bool) -> jax.Array:
+        # A batch norm that uses the batch's statistics and does not store them is that of a training step.
+        has_gradient = train and not self.is_mutable_collection("batch_stats")
+        if groups.pays(x, choice) and not has_gradient:
+            y, stats = groups.project_active(self.clone(parent=None), train, self.variables, x, choice)
+            for name, of_norm in stats.items():
+                self.put_variable("batch_stats", name, of_norm)
+        else:
+            y = self.masked(x, choice, train)
+        y = self.project_bn(y, train)
+        return x + y if self.residual else y
+
+    def masked(self, x: jax.Array, choice: LevelChoice, train: bool) -> jax.Array:
+        """The projection before its batch norm; where the choices are traced, of the widest expansion, masked."""
         width = prefix(choice.expand, self.widths)
-        y = self.expand_bn.of_product(self.expand.sliced_kernel(len(x), width), x, train)
-        y = self.depthwise_bn(self.depthwise(y, choice.kernel), train)
         # One mask suffices here. Up to this point no middle channel reads another one, and an earlier mask would give
         # a batch norm channels of zeros.
-        y = apply_mask(y, width)
+        y = apply_mask(self.middle(x, choice.kernel, train, width), width)
         if self.squeeze_excite:
             y = self.se(y, prefix(choice.expand, self.hidden))
-        y = self.project_bn(self.project(y), train)
-        return x + y if self.residual else y
+        return self.project(y)
+
+    def middle(
+        self, x: jax.Array, kernel: int | jax.Array, train: bool, width: int | jax.Array | None = None
+    ) -> jax.Array:
+        """The middle channels before squeeze-and-excitation: `width` of them where that is an int, else all."""
+        y = self.expand_bn.of_product(self.expand.sliced_kernel(len(x), width), x, train)
+        return self.depthwise_bn(self.depthwise(y, kernel), train)
 
 
 class PointwiseBlock(nn.Module):

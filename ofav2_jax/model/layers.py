@@ -218,6 +218,9 @@ class SqueezeExcite(nn.Module):
 
     def __call__(self, x: jax.Array, hidden: int | jax.Array) -> jax.Array:
         """Scales [c, S, H, W, B] channel by channel; `hidden` units are active (an int, or a mask)."""
-        pooled = jnp.mean(x, axis=(2, 3), keepdims=True)
+        return x * self.gates(jnp.mean(x, axis=(2, 3), keepdims=True), hidden)
+
+    def gates(self, pooled: jax.Array, hidden: int | jax.Array) -> jax.Array:
+        """The factors of the channels, like `pooled`: their means over the map, float [c, S, 1, 1, B]."""
         units = apply_mask(nn.relu(self.reduce(pooled, hidden)), hidden)
-        return x * h_sigmoid(self.expand(units, x.shape[0]))
+        return h_sigmoid(self.expand(units, len(pooled)))
