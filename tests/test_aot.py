@@ -498,13 +498,16 @@ def test_a_program_is_lowered_instead_of_run():
     lowered = {}
 
     def take(name, resolution, trace):
+        assert (name, resolution) not in lowered
         lowered[name, resolution] = trace()
         return lowered[name, resolution].out_info
 
     programs = DescribedPrograms(Programs(jax.devices("cpu")[:1], (32, 48)), take)
     add = programs.pmap(lambda state, x: (state + x.sum(), x.astype(jnp.bfloat16)), (None, 0), (None, 0), (0,))
     args = programs.replicate(np.zeros(5, np.float32)), programs.shard(np.zeros((1, 3), np.float32))
-    state, x = programs.run("add", 32, lambda _: add, *args, donate=(0,))
+    for resolution in (48, 32):
+        # The second time, as for the second batch of a test, nothing is traced again.
+        state, x = programs.run("add", resolution, lambda _: add, *args, donate=(0,))
     assert (state.shape, state.dtype, x.shape, x.dtype) == ((5,), jnp.float32, (1, 3), jnp.bfloat16)
     assert not state.strides[0] and set(lowered) == {("add", 32), ("add", 48)}
     assert lowered["add", 32].compile().memory_analysis().alias_size_in_bytes == 5 * 4
