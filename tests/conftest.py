@@ -21,8 +21,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 
 _LONGEST = (
-    *("runs", "test_parity", "test_step", "test_devices", "test_trajectories", "test_supernet", "test_traces"),
-    *("test_evaluate", "test_library", "test_channels", "test_packing", "test_examples", "test_interop"),
+    *("runs", "test_parity", "test_devices", "test_supernet", "test_step", "test_trajectories", "test_traces"),
+    *("test_ahead", "test_epoch", "test_evaluate", "test_lowering", "test_library", "test_channels", "test_interop"),
 )
 
 

@@ -61,7 +61,7 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
+def kept_programs(tmp_path_factory):
     """Caches compiled programs, because runs with either teacher use the same ones."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
     yield
@@ -72,7 +72,7 @@ def cache(tmp_path_factory):
 @pytest.mark.parametrize("teacher", ["progressive", "fixed"])
 @pytest.mark.parametrize("width_multiplier", ["1.0", "1.2"])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_takes_two_steps(network, width_multiplier, teacher, cache, tmp_path, capsys):
+def test_takes_two_steps(network, width_multiplier, teacher, kept_programs, tmp_path, capsys):
     settings = settings_from_config(paper_config(network, f"wm={width_multiplier},teacher={teacher},epochs=0.001"))
     # An epoch is one step: the first step belongs to phase full, the second to phase kernel, which has a teacher.
     settings = dataclasses.replace(

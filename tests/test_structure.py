@@ -31,6 +31,15 @@ def test_modules_and_functions_are_short():
     assert {name: lines for name, lines in structure.functions().items() if lines > 60} == {}
 
 
+def test_modules_of_tests_are_short():
+    files = sorted((structure.ROOT / "tests").rglob("*.py"))
+    lengths = {str(file.relative_to(structure.ROOT)): len(file.read_text("utf-8").splitlines()) for file in files}
+    assert {file: lines for file, lines in lengths.items() if lines > 300} == {}
+    # Without packages, pytest imports test modules by their bare names.
+    names = [file.stem for file in files if file.stem.startswith("test_")]
+    assert len(names) == len(set(names))
+
+
 def test_text_files_are_utf_8_whatever_the_locale_says():
     unspecified = {name: lines for name, lines in structure.unspecified_encodings().items() if lines}
     assert unspecified == {}

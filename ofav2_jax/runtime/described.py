@@ -26,14 +26,15 @@ class DescribedPrograms(Programs):
 
     Args:
         like: the programs of the run; its devices need not be there.
-        take: is given the name, the resolution or None, and a function that traces the program and returns it. What it
-            returns is what the program returned if it ran: a tree of shapes.
+        take: is given the name, the resolution or None, and a function that traces the program and returns it, once for
+            each program. What it returns is what the program returned if it ran: a tree of shapes.
     """
 
     def __init__(self, like: Programs, take: Callable[[str, int | None, Callable[[], jax.stages.Lowered]], Any]):
         super().__init__(like.devices, like.resolutions)
         self._like = like
         self._take = take
+        self._results: dict[tuple[str, int | None], Any] = {}
 
     def replicate(self, tree: Any) -> Any:
         """Shapes of replicated arrays."""
@@ -56,8 +57,11 @@ class DescribedPrograms(Programs):
         def traced(variant):
             return self._like.lower(f"{name} at {variant}", make(variant), donate, described)
 
-        results = {variant: self._take(name, variant, lambda v=variant: traced(v)) for variant in variants}
-        return jax.tree.map(lambda x: zeros(x.shape, x.dtype), results[resolution])
+        for variant in variants:
+            # A test runs a program for each batch of its images, which is traced for the first.
+            if (name, variant) not in self._results:
+                self._results[name, variant] = self._take(name, variant, lambda v=variant: traced(v))
+        return jax.tree.map(lambda x: zeros(x.shape, x.dtype), self._results[name, resolution])
 
 
 class DescribedImages:

@@ -58,6 +58,7 @@ def test_killed_at_bad_moments(uninterrupted, cache, tmp_path):
     process.send_signal(signal.SIGTERM)
     status, _, err = finish(process)
     assert status == 143, err
+    assert err.splitlines()[-1].startswith(f"stopped by SIGTERM; last checkpoint: {workdir}/state/")
     status, _, err = finish(start())
     assert status == 0, err
     assert_same_run(workdir, uninterrupted[0])

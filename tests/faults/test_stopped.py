@@ -16,17 +16,17 @@ from tests.configs.tiny import get_config
 from tests.helpers.runs import TINY, finish, kill, launch, wait_until
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_saves_and_says_how_to_go_on(number, cache, tmp_path):
+def test_told_to_stop_saves_and_says_how_to_go_on(cache, tmp_path):
+    # By Ctrl-C; test_killed.py sends SIGTERM, and tests/test_stopping.py every signal.
     workdir = tmp_path / "run"
     # The run saves at the end of an epoch only, so that a checkpoint inside one was saved because of the signal.
     process = launch(workdir, cache, "--config.checkpoint.every_s=1000")
     assert wait_until((workdir / "state" / "3").exists, process)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     status, _, err = finish(process)
-    assert status == 128 + number
+    assert status == 128 + signal.SIGINT
     (line,) = err.splitlines()
-    assert line.startswith(f"stopped by {number.name}; last checkpoint: {workdir}/state/")
+    assert line.startswith(f"stopped by SIGINT; last checkpoint: {workdir}/state/")
     assert f"to go on: python -m experiments.eps --config={TINY} --workdir={workdir}" in line
 
 
@@ -38,9 +38,10 @@ def test_second_run_in_a_directory_is_refused(cache, tmp_path):
     assert status == 2
     assert re.fullmatch(rf"error: workdir='.*run' is in use by process {first.pid} on .+\n", err)
     # The killed run's lock is gone, so that the directory is free; only the text in the lock file is left.
-    third = launch(tmp_path / "run", cache)
-    assert wait_until((tmp_path / "run" / "state" / "3").exists, third)
-    kill(third)
+    assert (tmp_path / "run" / "lock").read_text(encoding="utf-8").startswith(f"process {first.pid} on ")
+    directory = RunDirectory(tmp_path / "run")
+    directory.claim(settings_from_config(get_config()), fingerprint(load_digits(0)))
+    directory.release()
 
 
 def test_directory_of_another_run_is_refused(killed, cache):
