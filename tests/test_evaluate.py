@@ -13,7 +13,6 @@ from ofav2_jax.data import augment
 from ofav2_jax.data.digits import load_digits
 from ofav2_jax.evaluate.evaluator import uniform_scores
 from ofav2_jax.evaluate.exits import label_rank
-from ofav2_jax.model import groups
 from ofav2_jax.model.design import exit_sets
 from ofav2_jax.run.assembly import assemble, initial_params
 from ofav2_jax.runtime.feed import StreamedImages
@@ -24,14 +23,6 @@ NET = SuperNet("ee_d", width_multiplier=0.1, num_classes=10)
 RECIPE = Recipe(augmentation=Augmentation(area=(1.0, 1.0), aspect=(1.0, 1.0), flip=False))
 DIGITS = load_digits(seed=0)
 RESOLUTION = 16
-
-
-@pytest.fixture(scope="module", autouse=True)
-def all_blocks_are_large():
-    """Only the channels that a subnet contains are computed, as in networks of the usual size."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(groups, "_MIN_PRODUCTS", 0)
-        yield
 
 
 @pytest.fixture(scope="module")
