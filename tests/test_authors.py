@@ -108,6 +108,7 @@ def test_the_papers_settings_are_the_default(network):
 def test_settings_of_older_runs_have_the_defaults():
     older = json.loads(json.dumps(Settings.paper("ee_d").as_json()))
     del older["recipe"]["decay_unreached"], older["evaluation"]["protocol"]
+    del older["evaluation"]["interpolate"]
     assert from_nested(Settings, older) == Settings.paper("ee_d") and comparable(older) == []
 
 
@@ -115,6 +116,10 @@ def test_settings_of_older_runs_have_the_defaults():
     ("changes", "message"),
     [
         ({"recipe": Recipe(decay_unreached=1)}, "recipe.decay_unreached=1 is not allowed: it must be True or False"),
+        (
+            {"evaluation": Evaluation(interpolate=1)},
+            "evaluation.interpolate=1 is not allowed: it must be True or False",
+        ),
         ({"evaluation": Evaluation(protocol="author")}, r"evaluation.protocol='author' .* did you mean 'authors'\?"),
     ],
 )

@@ -95,6 +95,7 @@ def change(name, value):
         ("recipe.kd_ratio", 0.0, "kd ratio 0 instead of 1"),
         ("data.flip", False, "augmentation flip False instead of True"),
         ("evaluation.recalibration_images", 200, "recalibration images 200 instead of 1000"),
+        ("evaluation.interpolate", True, "test images are interpolated at every resolution"),
         ("engine", "static", "engine static, which does not sample the whole space"),
         ("warmup_learning_rate", 0.001, "warm-up from learning rate 0.001 instead of the phase's own"),
     ],

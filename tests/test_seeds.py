@@ -92,6 +92,14 @@ def test_differences_are_marked_beyond_two_of_their_standard_errors(found):
     assert "height-1" not in pairs[LABELS[0], LABELS[2]]
 
 
+def test_interpolated_test_images_are_a_setting(tmp_path):
+    write_run(tmp_path / "one", "se_d", finished=1)
+    write_run(tmp_path / "two", "se_d", finished=1, evaluation__interpolate=True)
+    rows = build_seeds(runs_of(tmp_path))["rows"]
+    assert [row["label"] for row in rows] == ["se_d progressive", "se_d progressive, evaluation.interpolate=true"]
+    assert [row["differs"] for row in rows] == [[], ["test images are interpolated at every resolution"]]
+
+
 @pytest.mark.parametrize(("distance", "exceeds"), [(1.99, False), (2.01, True)])
 def test_two_standard_errors_are_the_limit(tmp_path, distance, exceeds):
     error = 0.5 * math.sqrt(2 / 3)

@@ -136,23 +136,31 @@ def train_images(
     return normalisation(_resize(images, *jax.vmap(matrices)(keys)))
 
 
-def resized_size(resolution: int) -> int:
-    """Height and width to which test images are resized before the centre crop, pixels."""
-    return math.ceil(resolution / 0.875)
+def resized_size(resolution: int, own_size: int | None = None) -> int:
+    """Height and width to which test images are resized before the centre crop, pixels.
+
+    Args:
+        resolution: R, height and width of the crop, pixels.
+        own_size: height and width of the images, if they must be interpolated (`Evaluation.interpolate`): where the
+            paper's size is their own, they are resized to one pixel more. None: the paper's size, ceil(R / 0.875).
+    """
+    size = math.ceil(resolution / 0.875)
+    return size + 1 if size == own_size else size
 
 
-def centre_crops(images: jax.Array, resolution: int) -> jax.Array:
-    """Resizes to `resized_size(resolution)` and crops the centre.
+def centre_crops(images: jax.Array, resolution: int, resized: int | None = None) -> jax.Array:
+    """Resizes and crops the centre.
 
     Args:
         images: uint8 [B, H, W, 3].
         resolution: R, height and width of the result, pixels.
+        resized: height and width before the crop, pixels, at least R; None: `resized_size(resolution)`, the paper's.
 
     Returns:
         float32 [B, R, R, 3], from 0 to 255.
     """
     _, height, width, _ = images.shape
-    resized = resized_size(resolution)
+    resized = resized_size(resolution) if resized is None else resized
     first = round((resized - resolution) / 2)
     kept = slice(first, first + resolution)
     rows = resize_weights(height, 0, height, resized)[None, kept]
@@ -160,15 +168,18 @@ def centre_crops(images: jax.Array, resolution: int) -> jax.Array:
     return _resize(images, rows, columns)
 
 
-def eval_images(images: jax.Array, resolution: int, normalisation: Normalisation) -> jax.Array:
-    """Resizes to `resized_size(resolution)`, crops the centre, normalises.
+def eval_images(
+    images: jax.Array, resolution: int, normalisation: Normalisation, resized: int | None = None
+) -> jax.Array:
+    """Resizes, crops the centre, normalises.
 
     Args:
         images: uint8 [B, H, W, 3].
         resolution: R, height and width of the result, pixels.
         normalisation: mean to subtract and deviation to divide by.
+        resized: see `centre_crops`.
 
     Returns:
         float32 [B, R, R, 3].
     """
-    return normalisation(centre_crops(images, resolution))
+    return normalisation(centre_crops(images, resolution, resized))

@@ -15,7 +15,7 @@ import safetensors.numpy
 from jax.typing import ArrayLike
 
 from ofav2_jax import files
-from ofav2_jax.checks import local_file
+from ofav2_jax.checks import local_file, refuse
 from ofav2_jax.data.augment import Normalisation, eval_images, resized_size
 from ofav2_jax.deploy.execute import run
 from ofav2_jax.deploy.layers import Layer, count_macs, fold_batch_norm, require_consistent, shapes
@@ -42,6 +42,8 @@ class Standalone:
         class_names: their names, or None.
         normalisation: that of its images.
         about: what else is known of it, as JSON: the supernet, the run, accuracies.
+        resized: height and width to which images are resized before the centre crop, pixels; given as None, the
+            paper's size, see `resized_size`.
 
     Raises:
         ValueError: if these do not fit together.
@@ -55,8 +57,14 @@ class Standalone:
     class_names: tuple[str, ...] | None = None
     normalisation: Normalisation = IMAGENET
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    resized: int | None = None
 
     def __post_init__(self):
+        resolution = self.design.resolution
+        if self.resized is None:
+            object.__setattr__(self, "resized", resized_size(resolution))
+        if type(self.resized) is not int or self.resized < resolution:
+            refuse("resized", self.resized, f"an int of at least {resolution}, the size of the crop")
         require_consistent(self.layers, self.arrays, self.design.resolution)
         found = shapes(self.layers, self.arrays, self.design.resolution)
         fitting = {name for name, shape in found.items() if shape == (self.num_classes, 1)}
@@ -130,7 +138,7 @@ class Standalone:
 
     @functools.cached_property
     def _prepare(self):
-        return jax.jit(lambda images: eval_images(images, self.design.resolution, self.normalisation))
+        return jax.jit(lambda images: eval_images(images, self.design.resolution, self.normalisation, self.resized))
 
     @functools.cached_property
     def _folded(self) -> tuple[list[Layer], dict[str, np.ndarray]]:
@@ -163,7 +171,7 @@ class Standalone:
             "num_classes": self.num_classes,
             "class_names": self.class_names and list(self.class_names),
             "preprocessing": {
-                "resize": resized_size(self.design.resolution),
+                "resize": self.resized,
                 "crop": self.design.resolution,
                 "mean": list(self.normalisation.mean),
                 "std": list(self.normalisation.std),
@@ -226,6 +234,7 @@ class Standalone:
             class_names=None if names is None else tuple(map(str, names)),
             normalisation=Normalisation(tuple(images["mean"]), tuple(images["std"])),
             about=dict(header["about"]),
+            resized=images["resize"],
         )
 
     def _noise_logits(self) -> jax.Array:

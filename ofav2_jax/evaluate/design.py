@@ -25,7 +25,7 @@ class DesignEvaluator:
         dataset: the images.
         feed: makes them available to the devices.
         programs: compiles programs and maps them over the devices.
-        evaluator: gives batches of images and recalibrates.
+        evaluator: gives batches of images and the size to which they are resized, and recalibrates.
     """
 
     def __init__(
@@ -80,7 +80,9 @@ class DesignEvaluator:
     def _correct(self, params, stats, images, indices, counted):
         """The correct predictions of one batch, int [classes + 1]: top-1 class by class, then top-5."""
         pixels, labels = images.batch(indices)
-        pixels = augment.eval_images(pixels, self._design.resolution, self._dataset.normalisation)
+        resolution = self._design.resolution
+        resized = self._evaluator.resized[resolution]
+        pixels = augment.eval_images(pixels, resolution, self._dataset.normalisation, resized)
         variables = {"params": params, "batch_stats": stats}
         logits = self._net.apply(variables, pixels, self._design.subnet, all_exits=self._design.exits)
         rank = label_rank(jnp.mean(logits, 0), labels)

@@ -80,6 +80,7 @@ class Evaluator:
 
     Attributes:
         recalibration: recomputes BN statistics.
+        resized: by resolution, the size to which test images are resized before the centre crop, pixels.
 
     Raises:
         ValueError: if there are too few training images to recalibrate with.
@@ -95,7 +96,9 @@ class Evaluator:
         recipe, evaluation = settings.recipe, settings.evaluation
         common = (self._net, dataset, evaluation, recipe.augmentation, programs, settings.seed)
         self.recalibration = Recalibration(*common)
-        self._exits = ExitCounter(self._net, dataset, feed, programs, self.recalibration)
+        own_size = dataset.images.shape[1] if evaluation.interpolate else None
+        self.resized = {each: augment.resized_size(each, own_size) for each in settings.resolutions}
+        self._exits = ExitCounter(self._net, dataset, feed, programs, self.recalibration, self.resized)
 
     @property
     def seconds_compiling(self) -> float:
@@ -237,7 +240,7 @@ class Evaluator:
     def _program(self, in_axes, resolution):
         def function(params, stats, choices, count, images, indices, counted):
             pixels, labels = images.batch(indices)
-            pixels = augment.eval_images(pixels, resolution, self._dataset.normalisation)
+            pixels = augment.eval_images(pixels, resolution, self._dataset.normalisation, self.resized[resolution])
 
             def correct(choices, stats):
                 logits = self._net.apply({"params": params, "batch_stats": stats}, pixels, choices, all_exits=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -76,13 +76,20 @@ def batches_of(indices: np.ndarray, batch_size: int, num_devices: int) -> Iterat
 
 
 class ExitCounter:
-    """Runs trunks, and counts for every set of exits; the arguments are those of `Evaluator`."""
+    """Runs trunks, and counts for every set of exits; the arguments are those of `Evaluator`, and its attributes."""
 
     def __init__(
-        self, net: SuperNet, dataset: Dataset, feed: ImageFeed, programs: Programs, recalibration: Recalibration
+        self,
+        net: SuperNet,
+        dataset: Dataset,
+        feed: ImageFeed,
+        programs: Programs,
+        recalibration: Recalibration,
+        resized: Mapping[int, int],
     ):
         self._net, self._normalisation = net, dataset.normalisation
         self._feed, self._programs, self._recalibration = feed, programs, recalibration
+        self._resized = resized
         self._sets = tuple(exit_sets(net))
         stages = np.array(net.exit_stages) + 1
         # [sets, exits]
@@ -114,7 +121,7 @@ class ExitCounter:
     def _program(self, in_axes, resolution):
         def function(params, stats, choices, count, images, indices, half):
             pixels, labels = images.batch(indices)
-            pixels = augment.eval_images(pixels, resolution, self._normalisation)
+            pixels = augment.eval_images(pixels, resolution, self._normalisation, self._resized[resolution])
 
             def counts(choices, stats):
                 variables = {"params": params, "batch_stats": stats}

@@ -149,10 +149,12 @@ def _recipe_differences(ours, theirs):
         value, wanted = ours["evaluation"][field], theirs["evaluation"][field]
         if value != wanted:
             yield f"{field.replace('_', ' ')} {value} instead of {wanted}"
-    # Older runs do not have these two.
+    # Older runs do not have these three.
     protocol = ours["evaluation"].get("protocol", "paper")
     if protocol != theirs["evaluation"]["protocol"]:
         yield _PROTOCOLS[protocol]
+    if ours["evaluation"].get("interpolate", False):
+        yield "test images are interpolated at every resolution"
     if ours.get("sampling", "random") != "random":
         yield f"{ours['sampling']} instead of random sampling"
     # The paper does not name one.

@@ -108,7 +108,8 @@ def assemble(
         dtype = jnp.dtype(settings.dtype)
         net = SuperNet(settings.network, settings.width_multiplier, dataset.num_classes, dtype=dtype)
     if programs is None:
-        traces = beside_compiled_programs(devices, net, settings.recipe, dataset.normalisation)
+        described = net, settings.recipe, dataset.normalisation, settings.evaluation.interpolate
+        traces = beside_compiled_programs(devices, *described)
         programs = Programs(devices, settings.resolutions, traces)
     # A single device gets no axis and thus no sums over devices, which would still be operations.
     net = net.clone(axis_name=AXIS if len(devices) > 1 else None)

@@ -218,7 +218,7 @@ def _labels(run: OpenedRun, split: str) -> np.ndarray:
 
 def prepared(run: OpenedRun, alone: Standalone, split: str, input: str) -> Iterator[np.ndarray]:
     """The images of a split as an exported network takes them, in batches: [b, R, R, 3]."""
-    crops = jax.jit(functools.partial(centre_crops, resolution=alone.design.resolution))
+    crops = jax.jit(functools.partial(centre_crops, resolution=alone.design.resolution, resized=alone.resized))
     for indices, counted in run.evaluator.batches(split):
         pixels = crops(np.asarray(run.dataset.images[indices.ravel()]))
         images = jnp.round(pixels).astype(jnp.uint8) if input == "uint8" else alone.normalisation(pixels)

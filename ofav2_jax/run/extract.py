@@ -69,6 +69,7 @@ def _from_variables(
     class_names: Sequence[str] | None = None,
     normalisation: Normalisation = IMAGENET,
     about: dict[str, Any] | None = None,
+    resized: int | None = None,
 ) -> Standalone:
     if not isinstance(net, SuperNet):
         raise ValueError(f"source is a {type(net).__name__}, which is not allowed: it must be a SuperNet or a run")
@@ -85,6 +86,7 @@ def _from_variables(
         class_names=None if class_names is None else tuple(class_names),
         normalisation=Normalisation(*normalisation),
         about={"supernet": supernet, **(about or {})},
+        resized=resized,
     )
 
 
@@ -101,7 +103,8 @@ def _from_run(run: OpenedRun, design: Design, phase: str | None = None) -> Stand
         "base_resolution": dataset.images.shape[1],
         "recalibration": {"images": batches * batch_size, "batch_size": batch_size, "seed": run.settings.seed},
     }
-    alone = _from_variables(run.net, variables, design, dataset.class_names, dataset.normalisation, about)
+    resized = run.evaluator.resized[design.resolution]
+    alone = _from_variables(run.net, variables, design, dataset.class_names, dataset.normalisation, about, resized)
     return _with_accuracies(alone, run)
 
 
@@ -124,7 +127,7 @@ def _correct_program(alone: Standalone):
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
     def correct(arrays, pixels, labels, counted):
-        images = eval_images(pixels, alone.design.resolution, alone.normalisation)
+        images = eval_images(pixels, alone.design.resolution, alone.normalisation, alone.resized)
         logits = alone.function(arrays, images).mean(0)
         return jnp.sum((label_rank(logits, labels) < 1) & counted)
 

@@ -97,6 +97,9 @@ class Evaluation:
         protocol: which subnets are evaluated. "paper": after a phase every uniform subnet at every resolution, after an
             epoch the largest and the smallest one at every height and the largest resolution. "authors": those that
             their scripts visit, see `settings.authors`.
+        interpolate: whether test images are always interpolated, as those of training and recalibration are. In the
+            paper's protocol they are not where ceil(resolution / 0.875), the size to which they are resized before the
+            centre crop, is their own; then they are resized to one pixel more.
     """
 
     recalibration_images: int = 1000
@@ -104,6 +107,7 @@ class Evaluation:
     batch_size: int = 500
     subnets_per_pass: int = 4
     protocol: str = "paper"
+    interpolate: bool = False
 
     def require_valid(self) -> None:
         """Refuses values that are not allowed.
@@ -114,3 +118,5 @@ class Evaluation:
         for field in ("recalibration_images", "recalibration_batch_size", "batch_size", "subnets_per_pass"):
             require_positive(f"evaluation.{field}", getattr(self, field))
         require_among("evaluation.protocol", self.protocol, PROTOCOLS)
+        if type(self.interpolate) is not bool:
+            refuse("evaluation.interpolate", self.interpolate, "True or False")

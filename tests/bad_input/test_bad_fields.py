@@ -28,6 +28,10 @@ COMMAND_LINES = [
     ([QUICKSTART, "--config.phases.full.epochs=1.5"], not_allowed("phases.full.epochs", "'1.5'", "an int")),
     ([QUICKSTART, "--config.recipe.momentum=big"], not_allowed("recipe.momentum", "'big'", "a number")),
     ([QUICKSTART, "--config.data.flip=perhaps"], not_allowed("data.flip", "'perhaps'", "true or false")),
+    (
+        [QUICKSTART, "--config.evaluation.interpolate=2"],
+        not_allowed("evaluation.interpolate", "'2'", "true or false"),
+    ),
     ([EE_D, "--config.data.num_classes=few"], not_allowed("data.num_classes", "'few'", "an int")),
     ([QUICKSTART, "--config.resolutions=(24,"], not_allowed("resolutions", "'(24,'", "a tuple, for instance (48,64)")),
     ([QUICKSTART, "--config.resolutions=('a',)"], not_allowed("resolutions", "'a'", "positive ints")),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ofav2_jax.data.augment import CROP_DRAWS, Normalisation, eval_images, random_crop_box, train_images
+from ofav2_jax.data.augment import CROP_DRAWS, Normalisation, eval_images, random_crop_box, resized_size, train_images
 from ofav2_jax.runtime.programs import quick_compiler_options
 from ofav2_jax.settings.recipe import Augmentation
 
@@ -18,7 +18,7 @@ KEYS = jax.random.split(jax.random.key(1), len(IMAGES))
 _ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None], (64, 64))
 RAMP = np.stack([_ramp, _ramp.T, _ramp], -1)  # channel 0 grows downwards, channel 1 to the right
 train = jax.jit(train_images, static_argnums=(2, 3, 4), compiler_options=quick_compiler_options())
-evaluate = jax.jit(eval_images, static_argnums=(1, 2), compiler_options=quick_compiler_options())
+evaluate = jax.jit(eval_images, static_argnums=(1, 2, 3), compiler_options=quick_compiler_options())
 
 
 def reference_box(rng, height, width, area, aspect):
@@ -105,14 +105,24 @@ def test_pixels_of_crops_are_those_of_pillow(resolution, area):
         assert np.abs(result - theirs).max() < 2
 
 
-@pytest.mark.parametrize("resolution", [48, 56, 64])
-def test_evaluation_resizes_and_crops_like_pillow(resolution):
-    ours = np.asarray(evaluate(IMAGES, resolution, IDENTITY))
-    resized = math.ceil(resolution / 0.875)
+@pytest.mark.parametrize("resolution, resized", [(48, 55), (56, 64), (56, 65), (64, 74)])
+def test_evaluation_resizes_and_crops_like_pillow(resolution, resized):
+    papers = math.ceil(resolution / 0.875)
+    ours = np.asarray(evaluate(IMAGES, resolution, IDENTITY, None if resized == papers else resized))
     first = round((resized - resolution) / 2)
     for pixels, result in zip(IMAGES, ours):
         whole = np.asarray(Image.fromarray(pixels).resize((resized, resized), Image.Resampling.BILINEAR), np.float32)
         assert np.abs(result - whole[first : first + resolution, first : first + resolution]).max() < 2
+
+
+def test_images_of_the_size_that_they_are_resized_to():
+    assert [resized_size(resolution) for resolution in (48, 56, 64)] == [55, 64, 74]
+    assert [resized_size(resolution, 64) for resolution in (48, 56, 64)] == [55, 65, 74]
+    assert [resized_size(resolution, 63) for resolution in (48, 56, 64)] == [55, 64, 74]
+    pixels = IMAGES[:1]
+    whole, interpolated = (np.asarray(evaluate(pixels, 56, IDENTITY, size)) for size in (64, 65))
+    np.testing.assert_allclose(whole, pixels[:, 4:60, 4:60], atol=1e-3)
+    assert np.abs(interpolated - pixels[:, 4:60, 4:60]).mean() > 1
 
 
 def test_about_half_of_the_images_are_mirrored_whatever_their_crop():

@@ -89,6 +89,8 @@ def sum_in(header):
         (lambda arrays, metadata, header: header.update(class_names=["a"]), "class_names are 1"),
         (lambda arrays, metadata, header: header["design"].update(resolution=0), "resolution=0"),
         (lambda arrays, metadata, header: header.update(layers=3), "TypeError"),
+        (lambda arrays, metadata, header: header["preprocessing"].update(resize=18), "resized=18 is not allowed"),
+        (lambda arrays, metadata, header: header["preprocessing"].update(resize="22"), "resized='22' is not allowed"),
     ],
 )
 def test_damaged_files_are_refused(file, tmp_path, change, told):

@@ -11,19 +11,19 @@ from ofav2_jax.settings.settings import DataSettings
 from tests.helpers.networks import random_variables
 
 
-def settings(network="ee_d", phases=("full",)):
+def settings(network="ee_d", phases=("full",), resolutions=(8, 16), interpolate=False):
     """Settings of a run on the digits."""
     return Settings(
         name="untrained",
         network=network,
         phases=tuple(phase for phase in paper_phases(network) if phase.name in phases),
         width_multiplier=0.1,
-        resolutions=(8, 16),
+        resolutions=resolutions,
         batch_size=200,
         dtype="float32",
         data=DataSettings(dataset="digits", base_resolution=8),
         recipe=Recipe(augmentation=Augmentation(flip=False)),
-        evaluation=Evaluation(100, 100, 120, 1),
+        evaluation=Evaluation(100, 100, 120, 1, interpolate=interpolate),
     )
 
 

@@ -61,6 +61,8 @@ class Source:
     def identity(self) -> dict[str, Any]:
         """All that scores depend on, as JSON."""
         found = fingerprint(self.dataset)
+        # Only where it is on, because searches of older versions do not have it.
+        interpolated = {"interpolate": True} if self.settings.evaluation.interpolate else {}
         return {
             "network": self.net.network,
             "width_multiplier": self.net.width_multiplier,
@@ -73,6 +75,7 @@ class Source:
             "data": {name: found[name] for name in found if name == "name" or name.endswith("sha256")},
             "recalibration": self.recalibration,
             "augmentation": list(self.settings.recipe.augmentation),
+            **interpolated,
         }
 
     def images(self, number: int) -> np.ndarray:
@@ -140,7 +143,8 @@ def source_of_net(net: SuperNet, variables: Mapping[str, Any], dataset: Dataset,
     about = {"name": None, "phase": None, "params_sha256": checkpoint.digest(params)}
 
     def evaluator() -> Evaluator:
-        traces = beside_compiled_programs(devices, net, settings.recipe, dataset.normalisation)
+        described = net, settings.recipe, dataset.normalisation, settings.evaluation.interpolate
+        traces = beside_compiled_programs(devices, *described)
         programs = Programs(devices, settings.resolutions, traces)
         return Evaluator(net, settings, dataset, image_feed(dataset, devices), programs)
 
