@@ -162,7 +162,7 @@ def _picture(name: str, content: Mapping[str, Any], front: Sequence[Mapping[str,
         pictures.macs_axis(axes, (min(p[0] for p in points), max(p[0] for p in points)))
         axes.set_xlabel(label)
         axes.set_ylabel("top-1 in %")
-        figure.legend(loc="outside upper left", ncols=5)
+        figure.legend(loc="outside upper left", ncols=3)
 
     alt = f"Top-1 against {label} of {len(points)} evaluated designs, with the front of {len(front)}"
     return picture(f"search-{name}", draw, (5.4, 4.2), alt)
