@@ -55,12 +55,12 @@ def test_the_front_is_not_dominated_and_beside_uniform_subnets(whole):
     space = ofa.SearchSpace(ofa.SuperNet("ofa_mbv3", 0.1, 10))
     uniform = {ofa.Design(subnet, resolution) for subnet in space.uniform_subnets() for resolution in (16, 24)}
     costs = [found.costs["macs"] for found in result.front]
-    top1 = [found.validation.top1 for found in result.front]
-    assert costs == sorted(costs) and top1 == sorted(top1) and len(set(top1)) == len(top1) > 2
+    expected = [found.expected for found in result.front]
+    assert costs == sorted(costs) and expected == sorted(expected) and len(set(expected)) == len(expected) > 2
     for line in result.lines:
         if line.uniform is not None:
             assert line.uniform.costs["macs"] <= line.found.costs["macs"]
-            assert line.uniform.validation.top1 <= line.found.validation.top1
+            assert line.uniform.expected <= line.found.expected
             assert line.uniform.design in uniform
     # Of 20 subnets of the start, half are uniform.
     assert result.lines[-1].uniform is not None
