@@ -17,7 +17,7 @@ LUCK = 3.0
 
 @pytest.fixture(scope="module")
 def noisy():
-    """Genes, measurements with a standard error of three points, and the truth [trunks, exit sets]."""
+    """What is chosen from by measurements with a standard error of three points, and by expectation; and the truth."""
     genes = searches.genes()
     records = searches.archive(genes, 120)
     truth = np.array([[record.top1[exits] for exits in genes.exit_sets] for record in records])
@@ -26,24 +26,19 @@ def noisy():
         dataclasses.replace(record, top1=dict(zip(genes.exit_sets, np.clip(row, 0, 100).tolist())))
         for record, row in zip(records, truth + luck)
     ]
-    return genes, measured, truth.ravel()
-
-
-def chosen(genes, records, predictor=None):
-    return Chosen(genes, DesignCosts(genes.net), "macs", [LIMIT], records, predictor)
+    predictor = Predictor.fit(Features(genes.net, genes.resolutions), measured, genes.exit_sets)
+    costs = DesignCosts(genes.net)
+    return *(Chosen(genes, costs, "macs", [LIMIT], measured, each) for each in (None, predictor)), truth.ravel()
 
 
 def test_what_is_expected_is_nearer_to_the_truth_than_what_was_measured(noisy):
-    genes, records, truth = noisy
-    found = chosen(genes, records, Predictor.fit(Features(genes.net, genes.resolutions), records, genes.exit_sets))
+    _, found, truth = noisy
     off = [np.sqrt(np.mean((values - truth) ** 2)) for values in (found.top1, found.expected)]
     assert off[1] < 0.6 * off[0] and off[0] == pytest.approx(LUCK, rel=0.1)
 
 
 def test_luck_is_not_chosen(noisy):
-    genes, records, truth = noisy
-    lucky = chosen(genes, records)
-    found = chosen(genes, records, Predictor.fit(Features(genes.net, genes.resolutions), records, genes.exit_sets))
+    lucky, found, truth = noisy
     by_luck, by_expectation = (each.lines()[0] for each in (lucky, found))
     assert by_luck.constraint == by_expectation.constraint == LIMIT
     assert lucky.top1[by_luck.place] > found.top1[by_expectation.place]
@@ -51,8 +46,7 @@ def test_luck_is_not_chosen(noisy):
 
 
 def test_front_rises_with_its_costs_in_what_is_expected(noisy):
-    genes, records, _ = noisy
-    found = chosen(genes, records, Predictor.fit(Features(genes.net, genes.resolutions), records, genes.exit_sets))
+    _, found, _ = noisy
     front = [line.place for line in found.lines() if line.constraint is None]
     assert len(front) > 3
     assert (np.diff(found.cost[front]) > 0).all() and (np.diff(found.expected[front]) > 0).all()

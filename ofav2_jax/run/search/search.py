@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from ofav2_jax.model.design import Design
 from ofav2_jax.nas.costs import DesignCosts, LatencyTable, require_possible, table_digest
 from ofav2_jax.nas.front import MAX_FRONT, Chosen, Line
 from ofav2_jax.nas.genes import Genes
+from ofav2_jax.nas.predictor import Predictor
 from ofav2_jax.nas.progress import Remaining, SearchPlan, SearchProgress, SearchReporter, SilentSearch
 from ofav2_jax.nas.propose import ROUND, Proposer
 from ofav2_jax.nas.records import Record, designs_of
@@ -190,16 +191,20 @@ class Search:
 
     def _finish(self) -> SearchResult:
         """The front of the archive, once more on all validation images, what is left of it then on the test images."""
-        archive = again = self._chosen(self._directory.records, {})
+        records = self._directory.records
+        predictor = self._fit(records)
+        archive = again = self._chosen(records, predictor)
         # The same images in another order need not be looked at again.
         is_whole = len(self._images) == self.plan.validation_images
-        validated = {record.trunk: record for record in self._directory.records}
+        validated = {record.trunk: record for record in records}
         lines = archive.lines()
         if lines:
             places, sets = _places(lines), len(archive.exit_sets)
             trunks = list(dict.fromkeys(archive.trunk(place) for place in places))
-            validated = validated if is_whole else self._final("validation", trunks)
-            again = self._chosen([validated[trunk] for trunk in trunks], validated)
+            if not is_whole:
+                validated = self._final("validation", trunks)
+                predictor = self._fit([validated.get(record.trunk, record) for record in records])
+            again = self._chosen([validated[trunk] for trunk in trunks], predictor)
             among = [trunks.index(archive.trunk(place)) * sets + place % sets for place in places]
             lines = again.lines(among)
         tested = self._final("test", list(dict.fromkeys(again.trunk(place) for place in _places(lines))))
@@ -208,10 +213,11 @@ class Search:
         files.write_json(self._directory.path / FRONT, content)
         return result
 
-    def _chosen(self, records: Sequence[Record], validated: Mapping[Design, Record]) -> Chosen:
-        """What to choose from; what is expected of it follows from the archive, or from more images where there are."""
-        known = [validated.get(record.trunk, record) for record in self._directory.records]
-        predictor = self._proposer.fit(known) if len(known) > 1 else None
+    def _fit(self, records: Sequence[Record]) -> Predictor | None:
+        """What is expected of designs follows from it; a single record says nothing of others."""
+        return self._proposer.fit(records) if len(records) > 1 else None
+
+    def _chosen(self, records: Sequence[Record], predictor: Predictor | None) -> Chosen:
         settings = self._settings
         return Chosen(self._genes, self._costs, settings.cost, settings.constraints, records, predictor)
 
