@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import unfreeze
 
 from ofav2_jax.model import groups
 from ofav2_jax.model.layers import BatchNorm, DepthwiseConv, Layer, PointwiseConv, SqueezeExcite, he_fan_out
@@ -14,6 +15,7 @@ from ofav2_jax.model.subnet import LevelChoice
 from ofav2_jax.ops.activations import h_swish
 from ofav2_jax.ops.choose import apply_mask, prefix
 from ofav2_jax.ops.pointwise import mix_channels
+from ofav2_jax.ops.saved import save
 
 
 class StemBlock(nn.Module):
@@ -89,11 +91,11 @@ class InvertedBottleneck(nn.Module):
         self.project_bn = bn(self.channels)
 
     def __call__(self, x: jax.Array, choice: LevelChoice, train: bool) -> jax.Array:
-        # A batch norm that uses the batch's statistics and does not store them is that of a training step.
-        has_gradient = train and not self.is_mutable_collection("batch_stats")
-        if groups.pays(x, choice) and not has_gradient:
-            y, stats = groups.project_active(self.clone(parent=None), train, self.variables, x, choice)
-            for name, of_norm in stats.items():
+        stores = train and self.is_mutable_collection("batch_stats")
+        if groups.pays(self, x, choice, train, stores) and not self.is_initializing():
+            y, stats = groups.project_active(self.clone(parent=None), train, unfreeze(dict(self.variables)), x, choice)
+            y = save(y)
+            for name, of_norm in stats.items() if stores else ():
                 self.put_variable("batch_stats", name, of_norm)
         else:
             y = self.masked(x, choice, train)
