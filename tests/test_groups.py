@@ -1,4 +1,4 @@
-"""Middle channels that a traced expand ratio leaves out are not computed, and nothing else changes."""
+"""Inverted bottlenecks that are computed group by group equal those that are not, and leave out what was not drawn."""
 
 import dataclasses
 import functools
@@ -12,6 +12,7 @@ from ofav2_jax import Choices, SearchSpace, SuperNet
 from ofav2_jax.model import groups
 from ofav2_jax.model.blocks import InvertedBottleneck
 from ofav2_jax.model.network import Block
+from ofav2_jax.model.stage import Stage
 from ofav2_jax.model.subnet import LevelChoice
 from ofav2_jax.ops.backend import traced_for
 from tests.helpers.networks import random_variables
@@ -32,6 +33,7 @@ NORMS = "expand_bn", "depthwise_bn", "project_bn"
 @pytest.fixture(autouse=True)
 def all_blocks_are_large(monkeypatch):
     monkeypatch.setattr(groups, "_MIN_PRODUCTS", 0)
+    monkeypatch.setattr(groups, "_MIN_BYTES", 0)
 
 
 def traced(kernel, expand):
@@ -79,41 +81,93 @@ def test_a_block_equals_the_static_one(name, dtype):
                         assert np.all(values[active.stop :] == unused)
 
 
-@pytest.mark.parametrize("train", [False, True], ids=["stored", "batch"])
-def test_the_gradient_is_that_of_the_masked_block(train):
+def gradient(block, variables, choice, train, stores, x):
+    """Of the parameters and of x, which has an axis of devices in front where the block's batch norm has one."""
+
+    def loss(params, x):
+        mutable = ["batch_stats"] if stores else []
+        return jnp.sum(jnp.tanh(block.apply({**variables, "params": params}, x, choice, train, mutable=mutable)[0]))
+
+    of_loss = jax.grad(loss, (0, 1))
+    if block.axis_name is None:
+        return of_loss(variables["params"], x)
+    params, of_x = jax.vmap(of_loss, (None, 0), axis_name=block.axis_name)(variables["params"], x)
+    return jax.tree.map(lambda each: each.sum(0), params), of_x
+
+
+@pytest.mark.parametrize(
+    "name, choice, train, stores, dtype",
+    [
+        ("relu", traced(5, 4), True, False, jnp.float64),  # a training step
+        ("relu", traced(5, 4), True, False, jnp.bfloat16),
+        ("relu", LevelChoice(7, 6, 7), True, False, jnp.float64),  # one of phase full
+        ("relu", traced(3, 3), True, True, jnp.float64),
+        ("relu", traced(5, 4), False, False, jnp.float64),
+        ("h-swish, SE", traced(5, 4), True, True, jnp.float64),
+        ("h-swish, SE", traced(5, 4), False, False, jnp.float64),
+    ],
+)
+def test_the_gradient_is_that_of_the_masked_block(name, choice, train, stores, dtype):
     with jax.enable_x64(True):
-        block = dataclasses.replace(BLOCKS["h-swish, SE"], dtype=jnp.float64)
-        x = jnp.asarray(np.random.default_rng(1).normal(size=(SIZE, 1, 5, 5, 4)))
-        variables, choice = variables_of(block, x, jnp.float64), traced(5, 4)
+        block = dataclasses.replace(BLOCKS[name], dtype=dtype)
+        x = jnp.asarray(np.random.default_rng(1).normal(size=(SIZE, 1, 5, 5, 4)), dtype)
+        variables = variables_of(block, x, jnp.promote_types(dtype, jnp.float32))
 
-        def gradient(backend):
-            def loss(params, x):
-                of_net = {**variables, "params": params}
-                output = block.apply(of_net, x, choice, train, mutable=["batch_stats"] if train else [])[0]
-                return jnp.sum(jnp.tanh(output))
-
+        def of_backend(backend):
             with traced_for(backend):
-                return quick_jit(jax.grad(loss, (0, 1)))(variables["params"], x)
+                return quick_jit(lambda x: gradient(block, variables, choice, train, stores, x))(x)
+
+        def compare(value, of_masked):
+            assert value.dtype == of_masked.dtype
+            if dtype == jnp.float64:
+                assert_close(value, of_masked, 1e-9)
+            else:
+                value, of_masked = (np.asarray(each, np.float64) for each in (value, of_masked))
+                assert np.linalg.norm(value - of_masked) <= 0.1 * np.linalg.norm(of_masked)
 
         # A GPU has no groups.
-        jax.tree.map(functools.partial(assert_close, rtol=1e-9), gradient("cpu"), gradient("gpu"))
+        jax.tree.map(compare, of_backend("cpu"), of_backend("gpu"))
 
 
-def test_programs_without_groups():
-    """Those of a training step, of several subnets at once, of small blocks; and a GPU's."""
-    block = BLOCKS["relu"]
+def test_the_gradient_over_devices():
+    with jax.enable_x64(True):
+        block = dataclasses.replace(BLOCKS["relu"], dtype=jnp.float64)
+        x = jnp.asarray(np.random.default_rng(1).normal(size=(SIZE, 1, 5, 5, 4)))
+        variables, choice = variables_of(block, x, jnp.float64), traced(5, 4)
+        shared = dataclasses.replace(block, axis_name="devices")
+
+        def of(block, x):
+            return quick_jit(lambda x: gradient(block, variables, choice, True, False, x))(x)
+
+        params, of_x = of(block, x)
+        of_devices, halves = of(shared, jnp.stack([x[..., :2], x[..., 2:]]))
+        jax.tree.map(functools.partial(assert_close, rtol=1e-9), of_devices, params)
+        assert_close(jnp.concatenate([*halves], -1), of_x, 1e-9)
+
+
+def has_groups(block, choice, train, mutable=()):
     x = jnp.zeros((SIZE, 1, 5, 5, 4))
-    variables = variables_of(block, x, jnp.float32)
+    program = jax.make_jaxpr(lambda variables, x: block.apply(variables, x, choice, train, mutable=list(mutable)))
+    program = str(program(variables_of(block, x, jnp.float32), x))
+    return "while" in program or "scan" in program
 
-    def has_groups(choice, train, mutable=()):
-        apply = functools.partial(block.apply, train=train, mutable=list(mutable))
-        return "while" in str(jax.make_jaxpr(apply)(variables, x, choice))
 
-    one, two = traced(5, 4), jax.tree.map(lambda values: jnp.repeat(values, 2), traced(5, 4))
-    assert has_groups(one, False) and has_groups(one, True, ["batch_stats"])
-    assert not has_groups(one, True) and not has_groups(two, False) and not has_groups(two, True, ["batch_stats"])
+def test_programs_without_groups(monkeypatch):
+    """Those of several subnets, of training with squeeze-and-excitation, of small blocks; and a GPU's."""
+    stores, one, static = ["batch_stats"], traced(5, 4), LevelChoice(5, 4, 7)
+    two = jax.tree.map(lambda values: jnp.repeat(values, 2), one)
+    for block in (BLOCKS["relu"], BLOCKS["relu, SE"]):
+        assert has_groups(block, one, False) and has_groups(block, one, True, stores)
+        assert not any(has_groups(block, two, train) for train in (False, True))
+        # What a static subnet leaves out keeps the statistics that it has.
+        assert not has_groups(block, static, True, stores)
+        for choice, train in ((one, True), (static, True), (static, False)):
+            assert has_groups(block, choice, train) != block.squeeze_excite
+    block = BLOCKS["relu"]
     with traced_for("gpu"):
-        assert not has_groups(one, False)
+        assert not has_groups(block, one, False) and not has_groups(block, one, True)
+    monkeypatch.setattr(groups, "_MIN_BYTES", 2**40)
+    assert has_groups(block, one, True, stores) and not has_groups(block, one, True)
 
 
 def test_a_recalibrated_network_equals_the_masked_one(monkeypatch):
@@ -138,6 +192,32 @@ def test_a_recalibrated_network_equals_the_masked_one(monkeypatch):
             assert_close(found[0], expected[0], 1e-9)
             assert_same_statistics(found[1], expected[1])
         assert not np.allclose(in_groups[0][0], in_groups[1][0])
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_the_gradient_of_a_stage_is_that_of_the_masked_one(depth, monkeypatch):
+    """Through levels that are skipped, and levels that are recomputed for the backward pass."""
+    with jax.enable_x64(True):
+        net = SuperNet("se_d", 0.1, 5, dtype=jnp.float64)
+        stage = Stage(0, net.spec, net.channels, dtype=jnp.float64)
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), random_variables(net)["params"]["stage_1"])
+        x = jnp.asarray(np.random.default_rng(2).normal(size=(net.channels.stem, 1, 8, 8, 6)))
+        (subnet,) = SearchSpace(net).restrict(depth=(depth,)).sample(jax.random.key(3), 1)
+        choices = Choices.stack([subnet])
+
+        def gradients():
+            def loss(params, x):
+                return jnp.sum(jnp.tanh(stage.apply({"params": params}, x, choices, True)))
+
+            return quick_jit(jax.grad(loss, (0, 1)))(params, x)
+
+        def compare(path, of_groups, masked):
+            np.testing.assert_allclose(of_groups, masked, rtol=1e-9, atol=1e-10, err_msg=jax.tree_util.keystr(path))
+
+        of_groups = gradients()
+        monkeypatch.setattr(groups, "_MIN_BYTES", 2**40)
+        jax.tree_util.tree_map_with_path(compare, of_groups, gradients())
+        assert np.abs(of_groups[1]).max() > 1e-3
 
 
 def assert_same_statistics(found, expected):
