@@ -16,6 +16,7 @@ from jax import lax
 from ofav2_jax.model.subnet import LevelChoice
 from ofav2_jax.ops.backend import backend
 from ofav2_jax.ops.choose import prefix
+from ofav2_jax.ops.depthwise import takes_shifts
 from ofav2_jax.ops.pointwise import mix_channels
 
 # The layers whose channels are the middle ones, before squeeze-and-excitation.
@@ -32,9 +33,10 @@ def pays(block: nn.Module, x: jax.Array, choice: LevelChoice, train: bool, store
     """Whether a CPU computes a block faster in groups.
 
     Testing and recalibrating a traced subnet, all blocks but small ones gain, because what was not drawn is left out.
-    A training step computes each group a second time for its gradient; that pays where the widest expansion is larger
-    than the caches, and with squeeze-and-excitation, for which the middle channels have to wait in memory, nowhere. The
-    same holds for static choices, which leave nothing out. What a TPU makes of such a loop was not tried.
+    A training step computes each group a second time for its gradient. That pays where memory limits the block: the
+    widest expansion is larger than the caches, and the depthwise convolution is not a product of matrices. With
+    squeeze-and-excitation, for which the middle channels have to wait in memory, it does not. The same holds for static
+    choices, which leave nothing out. What a TPU makes of such a loop was not tried.
 
     Args:
         block: an `InvertedBottleneck`.
@@ -49,7 +51,8 @@ def pays(block: nn.Module, x: jax.Array, choice: LevelChoice, train: bool, store
     if not static and (stores or not train):
         return len(x) * x.size >= _MIN_PRODUCTS
     # The stored statistics of channels that a static subnet leaves out stay as they are.
-    return not stores and not block.squeeze_excite and block.largest_expand * x.nbytes >= _MIN_BYTES
+    is_limited_by_memory = block.largest_expand * x.nbytes >= _MIN_BYTES and takes_shifts(x, block.stride)
+    return is_limited_by_memory and not block.squeeze_excite and not stores
 
 
 def project_active(

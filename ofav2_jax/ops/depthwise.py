@@ -36,7 +36,7 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     Returns:
         float [C, S, ceil(H / stride), ceil(W / stride), B].
     """
-    if _is_large(x, stride):
+    if takes_shifts(x, stride):
         return _by_shifts(x, kernel, stride)
     return (_by_matrix if x.shape[1] == kernel.shape[1] else _by_common_matrix)(x, kernel, stride)
 
@@ -50,7 +50,7 @@ def elastic_conv(x: jax.Array, kernels: dict[int, jax.Array], choice: jax.Array,
         choice: int [S], sizes; traced.
         stride: 1 or 2.
     """
-    if choice.shape == (1,) and one_at_a_time() and _is_large(x, stride):
+    if choice.shape == (1,) and one_at_a_time() and takes_shifts(x, stride):
         # The cost of shifted products depends on the size.
         index = jnp.argmax(jnp.array(list(kernels)) == choice)
         return _by_shifts_of(x, [kernel[:, None] for kernel in kernels.values()], index, stride)
@@ -59,7 +59,8 @@ def elastic_conv(x: jax.Array, kernels: dict[int, jax.Array], choice: jax.Array,
     return depthwise_conv(x, jnp.moveaxis(pick(choice, padded), 0, 1), stride)
 
 
-def _is_large(x: jax.Array, stride: int) -> bool:
+def takes_shifts(x: jax.Array, stride: int) -> bool:
+    """Whether `x` [C, S, H, W, B] is convolved by shifted products, because matrices over its map are too large."""
     height, width = x.shape[2:4]
     size = height * width * _out_size(height, stride) * _out_size(width, stride)
     return size > _MAX_MATRIX_SIZE.get(backend(), 2**14)
