@@ -34,6 +34,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--archive", metavar="FILE", help="the archive of Tiny ImageNet, if the run was given one")
 
 
+def data_flags(arguments: argparse.Namespace) -> list[str]:
+    """The flags of `add_data_arguments` that were given, for another command on the same run."""
+    return [f"--{name}={value}" for name in ("data_dir", "archive") if (value := getattr(arguments, name)) is not None]
+
+
 def complain(reason: object, kind: str = "error") -> None:
     """Prints on stderr, in one line, what is wrong."""
     print(f"{kind}: {' '.join(str(reason).split())}", file=sys.stderr)

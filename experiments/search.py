@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from ofav2_jax.checks import local_path, refuse
 
 from .output import print_anything
-from .parser import Parser, add_data_arguments, complain, interruptible, open_run
+from .parser import Parser, add_data_arguments, complain, data_flags, interruptible, open_run
 
 
 def command(arguments: Sequence[str], program: str) -> int:
@@ -149,7 +149,7 @@ def _execute(search, measure, arguments, given: Sequence[str], program: str) -> 
     extract = "extract".join(program.rsplit("search", 1))
     with contextlib.suppress(OSError):
         print("\n".join(["", *result_lines(result, search.plan.constraints)]))
-        commands = extract_lines(result, arguments.run, arguments.name, extract)
+        commands = extract_lines(result, arguments.run, arguments.name, extract, data_flags(arguments))
         for line in latency_lines(result, measure):
             print(line, flush=True)
         print("\n".join(["", "to take one out:", *(f"    {each}" for each in commands), ""]))

@@ -169,13 +169,21 @@ def latency_lines(result: SearchResult, measure: Callable[[Design], float] | Non
         yield f"latency      {line.constraint}: {measured:.4g} ms measured, {predicted:.4g} ms predicted"
 
 
-def extract_lines(result: SearchResult, run: str, name: str, program: str) -> list[str]:
-    """The command that takes each winner out: for each constraint, or, without any, for each point of the front."""
+def extract_lines(result: SearchResult, run: str, name: str, program: str, data: Sequence[str]) -> list[str]:
+    """The command that takes each winner out: for each constraint, or, without any, for each point of the front.
+
+    Args:
+        result: what was found.
+        run: the run directory, as it was given.
+        name: the search's name.
+        program: the command extract.
+        data: the flags that say where the run's images are.
+    """
     winners = [line for line in result.lines if line.constraint is not None] or list(result.lines)
     commands = []
     for line in winners:
         constraint = line.constraint or Constraint(result.cost, line.found.costs[result.cost])
         file = f"{constraint.cost}-{amount(constraint.cost, constraint.limit)}.safetensors"
-        arguments = [f"--run={run}", f"--search={name}", f"--constraint={constraint}", f"--out={file}"]
+        arguments = [f"--run={run}", *data, f"--search={name}", f"--constraint={constraint}", f"--out={file}"]
         commands.append(f"{program} {shlex.join(arguments)}")
     return commands

@@ -12,6 +12,7 @@ import pytest
 
 import ofav2_jax as ofa
 from experiments import extract, search, search_console
+from experiments.parser import data_flags
 from ofav2_jax import files
 from ofav2_jax.nas.costs import Constraint, DesignCosts
 from ofav2_jax.nas.result import Accuracy, Found, FoundLine, SearchResult
@@ -67,6 +68,16 @@ def test_from_a_run_to_a_network(run, tmp_path, capsys):
         found, images = alone.about["accuracy"][split]["top1"], alone.about["accuracy"][split]["images"]
         assert images == winner["design"][split]["images"]
         assert abs(found - winner["design"][split]["top1"]) <= 100 / images + 1e-9
+
+
+def test_the_command_to_take_a_winner_out_says_where_the_images_are():
+    result = types.SimpleNamespace(lines=[types.SimpleNamespace(constraint=Constraint.parse("macs<=3M"))], cost="macs")
+    given = search._parser("search").parse_args(["--run=run", "--data_dir=my pictures"])
+    (command,) = search_console.extract_lines(result, "run", "default", "extract", data_flags(given))
+    told = (
+        "extract --run=run '--data_dir=my pictures' --search=default '--constraint=macs<=3M' --out=macs-3M.safetensors"
+    )
+    assert command == told
 
 
 @pytest.fixture(scope="module")
