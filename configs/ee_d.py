@@ -5,8 +5,8 @@ Time       51 minutes on an H100, from steps that were measured there; 915 epoch
            configs/common.py.
 Expected   44.22 / 51.90 %, mean / best test top-1 of all uniform subnets after the last phase: from the paper
            (Table IV), not reproduced here. Its other numbers are in ofav2_jax/report/paper_tables.json.
-Measured   on 2 CPU cores (benchmarks/README.md, docs/results.md): a step on a batch of 64 takes 0.50 s in phase
-           full and 1.89 s in width-2; `:smoke` takes 6 min 35 s and ends at 44.60 / 57.00 % on 4 classes; 15 epochs on
+Measured   on 2 CPU cores (benchmarks/README.md, docs/results.md): a step on a batch of 64 takes 0.37 s in phase
+           full and 0.75 s in width-2; `:smoke` takes 6 min 35 s and ends at 44.60 / 57.00 % on 4 classes; 15 epochs on
            20 classes end at 38.40 / 45.60 %. None of these says what a full run reaches.
 
 python -m experiments.eps --config=configs/ee_d.py

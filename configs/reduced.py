@@ -18,8 +18,8 @@ Time       EE_D with its defaults: 28 minutes, 2 more where nothing is compiled 
            benchmarks/README.md: 2,376 steps (528 of phase full at 0.47 s, 264 of one subnet at 0.46 s, 1,188 of two at
            0.60 s, 396 of four at 0.88 s), tests of 228 trunks at 2.45 s, all of that at 64 pixels and times 0.8 for the
            mean of three resolutions; validation after 18 epochs, 32 trunks at 3.1 s.
-Expected   docs/results.md has what `classes=10` with `--config.resolutions='(48,)'` gave, three seeds of most of
-           four networks: EE_D ends at 48 / 54 %, mean / best test top-1 of its subnets, after some 17 minutes of one
+Expected   docs/results.md has what `classes=10` with `--config.resolutions='(48,)'` gave, three seeds of four
+           networks: EE_D ends at 48 / 54 %, mean / best test top-1 of its subnets, after some 17 minutes of one
            core. With the defaults here nothing was run to its end. Six times as many epochs of 20 classes and 64
            pixels alone, on a GPU, ended at 57.4 / 61.2 %.
 """

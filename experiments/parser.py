@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _Arguments = ParamSpec("_Arguments")
 
 
+# The flags that say where a run's images are.
+_DATA = "data_dir", "archive"
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; `--help` has the usage."""
 
@@ -36,7 +40,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def data_flags(arguments: argparse.Namespace) -> list[str]:
     """The flags of `add_data_arguments` that were given, for another command on the same run."""
-    return [f"--{name}={value}" for name in ("data_dir", "archive") if (value := getattr(arguments, name)) is not None]
+    return [f"--{name}={value}" for name in _DATA if (value := getattr(arguments, name)) is not None]
 
 
 def complain(reason: object, kind: str = "error") -> None:
@@ -67,7 +71,7 @@ def open_run(arguments: argparse.Namespace) -> "OpenedRun":
     # JAX is imported only where it is needed.
     from ofav2_jax.run.opened import open_named
 
-    given = {name: getattr(arguments, name) for name in ("data_dir", "archive") if hasattr(arguments, name)}
+    given = {name: getattr(arguments, name) for name in _DATA if hasattr(arguments, name)}
     return open_named("run", arguments.run, **given)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.core import unfreeze
 
 from ofav2_jax.model import groups
 from ofav2_jax.model.layers import BatchNorm, DepthwiseConv, Layer, PointwiseConv, SqueezeExcite, he_fan_out
@@ -15,7 +14,6 @@ from ofav2_jax.model.subnet import LevelChoice
 from ofav2_jax.ops.activations import h_swish
 from ofav2_jax.ops.choose import apply_mask, prefix
 from ofav2_jax.ops.pointwise import mix_channels
-from ofav2_jax.ops.saved import save
 
 
 class StemBlock(nn.Module):
@@ -93,8 +91,7 @@ class InvertedBottleneck(nn.Module):
     def __call__(self, x: jax.Array, choice: LevelChoice, train: bool) -> jax.Array:
         stores = train and self.is_mutable_collection("batch_stats")
         if groups.pays(self, x, choice, train, stores) and not self.is_initializing():
-            y, stats = groups.project_active(self.clone(parent=None), train, unfreeze(dict(self.variables)), x, choice)
-            y = save(y)
+            y, stats = groups.project_active(self.clone(parent=None), train, self.variables, x, choice)
             for name, of_norm in stats.items() if stores else ():
                 self.put_variable("batch_stats", name, of_norm)
         else:

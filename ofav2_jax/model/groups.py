@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import unfreeze
 from jax import lax
 
 from ofav2_jax.model.subnet import LevelChoice
@@ -18,6 +19,7 @@ from ofav2_jax.ops.backend import backend
 from ofav2_jax.ops.choose import prefix
 from ofav2_jax.ops.depthwise import takes_shifts
 from ofav2_jax.ops.pointwise import mix_channels
+from ofav2_jax.ops.saved import save
 
 # The layers whose channels are the middle ones, before squeeze-and-excitation.
 _MIDDLE_NORMS = "expand_bn", "depthwise_bn"
@@ -71,8 +73,9 @@ def project_active(
         The projection [channels, 1, H, W, B]; and, with `train`, the statistics of the batch norms before it, [middle
         channels] each, mean 0 and variance 1 for the inactive channels.
     """
-    static = isinstance(choice.expand, int)
-    return _project_active(block, train, choice if static else None, variables, x, None if static else choice)
+    static, traced = (choice, None) if isinstance(choice.expand, int) else (None, choice)
+    y, stats = _project_active(block, train, static, unfreeze(dict(variables)), x, traced)
+    return save(y), stats
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
