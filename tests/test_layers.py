@@ -58,6 +58,22 @@ def test_batch_norm_equals_the_plain_definition(backend, activation):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), *results)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("mean", [0, 10, 100])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_variances_cost_less_than_the_rounding_of_the_values(backend, mean, dtype):
+    exact = mean + np.random.default_rng(0).normal(size=(3, 2, 16, 16, 50))
+    x = jnp.asarray(exact, dtype)
+    with traced_for(backend):
+        run = jax.jit(batch_norm.normalise_by_batch, static_argnums=(3, 4))
+        _, found, var = run(x, jnp.ones(3), jnp.zeros(3), "identity", None)
+    rounded = np.asarray(x, np.float64)
+    # The variance of rounding errors between two neighbours; a float32 sum of so many terms errs by a little more.
+    rounding = float(jnp.finfo(dtype).eps * max(mean, 1)) ** 2 / 12
+    np.testing.assert_allclose(found, rounded.mean((2, 3, 4)), rtol=1e-6, atol=0.1 * float(jnp.finfo(dtype).eps))
+    np.testing.assert_allclose(var, rounded.var((2, 3, 4)), rtol=5e-6, atol=rounding)
+
+
 @pytest.mark.parametrize("num_subnets", [1, 3])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("backend", ["cpu", "tpu"])

@@ -10,7 +10,9 @@ from jax import export
 from jax.experimental.compilation_cache import compilation_cache
 
 import ofav2_jax
-from ofav2_jax.model.supernet import SuperNet
+from ofav2_jax.model.choices import Choices
+from ofav2_jax.model.supernet import SuperNet, variable_shapes
+from ofav2_jax.ops.backend import traced_for
 from ofav2_jax.run import assembly
 from ofav2_jax.runtime import trace_cache
 from ofav2_jax.runtime.trace_cache import TraceCache, beside_compiled_programs
@@ -59,6 +61,20 @@ def test_other_program_is_traced(tmp_path, other):
     function = Function(factor=10)
     lower(tmp_path, function, **other)
     assert function.num_traces == 1
+
+
+@pytest.mark.parametrize(("backend", "platform"), [("gpu", "cuda"), ("tpu", "tpu")])
+def test_gradients_for_accelerators_can_be_kept(backend, platform):
+    net = SuperNet("ee_dp", width_multiplier=0.1, num_classes=5, dtype=jnp.bfloat16)
+
+    def gradient(params, images, choices):
+        return jax.grad(lambda p: jnp.sum(net.apply({"params": p}, images, choices, train=True)))(params)
+
+    args = variable_shapes(net)["params"], np.zeros((4, 32, 32, 3), np.float32), Choices.stack([SMALL, MIXED])
+    with traced_for(backend):
+        exported = trace_cache.exported_program(gradient, args, [platform])
+    read = export.deserialize(exported.serialize())
+    assert read.platforms == (platform,) and read.out_avals == exported.out_avals
 
 
 def test_settings_of_jax_count(tmp_path):

@@ -6,7 +6,7 @@ contiguous. A static subnet has S = 1. Everything before the first choice of tra
 computed once. If the input of a layer has fewer channels than the layer, the layer uses its leading ones.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -24,6 +24,9 @@ from ofav2_jax.ops.saved import save
 # Standard deviation sqrt(2 / fan_out) for a kernel [k, k, in, out]; a normal distribution that is not truncated, as in
 # the reference.
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+# The collection in which a depthwise convolution finds its smaller kernels, where it does not make them itself.
+SMALLER_KERNELS = "smaller_kernels"
 
 
 class Layer(nn.Module):
@@ -193,11 +196,25 @@ class DepthwiseConv(Layer):
     def _kernels(self, smallest, channels):
         """The kernels [c, k, k] by size, from the largest down to `smallest`."""
         kernels = {self.kernel_size: self.kernel[..., :channels]}
-        if smallest < self.kernel_size:
-            kernels[5] = (self.to_5 @ kernels[7][1:6, 1:6].reshape(25, channels)).reshape(5, 5, channels)
-        if smallest < 5 and self.elastic:
-            kernels[3] = (self.to_3 @ kernels[5][1:4, 1:4].reshape(9, channels)).reshape(3, 3, channels)
+        if self.elastic and self.has_variable(SMALLER_KERNELS, "5"):
+            kernels |= {size: self.get_variable(SMALLER_KERNELS, str(size)) for size in (5, 3)}
+        elif smallest < self.kernel_size:
+            kernels[5] = transformed(self.to_5, kernels[7])
+            if smallest < 5:
+                kernels[3] = transformed(self.to_3, kernels[5])
         return {size: jnp.moveaxis(kernel, -1, 0).astype(self.dtype) for size, kernel in kernels.items()}
+
+
+def transformed(matrix: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The next smaller kernels [k - 2, k - 2, c] of kernels [k, k, c]: their centres, transformed by a matrix."""
+    size, channels = kernel.shape[0] - 2, kernel.shape[-1]
+    return (matrix @ kernel[1:-1, 1:-1].reshape(size**2, channels)).reshape(size, size, channels)
+
+
+def smaller_kernels(parameters: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The variables of SMALLER_KERNELS for an elastic depthwise convolution with these parameters."""
+    of_5 = transformed(parameters["matrix_7to5"], parameters["kernel"])
+    return {"5": of_5, "3": transformed(parameters["matrix_5to3"], of_5)}
 
 
 class SqueezeExcite(nn.Module):

@@ -1,5 +1,6 @@
 """A stage of the supernet: four levels, the first d of which are active."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from jax import lax
 
 from ofav2_jax.model.blocks import Level
 from ofav2_jax.model.choices import Choices
+from ofav2_jax.model.layers import SMALLER_KERNELS, smaller_kernels
 from ofav2_jax.model.network import LEVELS_PER_STAGE, STAGES, Channels, NetworkSpec
 from ofav2_jax.model.subnet import LevelChoice, Subnet
 from ofav2_jax.ops.backend import backend, one_at_a_time
@@ -100,6 +102,8 @@ class Stage(nn.Module):
             return (y, _stage_output(self.spec, level, depth, y, first, output)), stats
 
         variables = jax.tree.map(lambda v: v[: len(levels)], self.levels_2_to_4.variables)
+        if not static and backend() == "gpu":
+            variables = {**variables, SMALLER_KERNELS: self._smaller_kernels(variables["params"], unpack_level)}
         xs, start = (variables, jnp.arange(1, 1 + len(levels))), (first, first)
         # A GPU would launch kernels that only move slices of a loop's arrays; elsewhere a loop compiles in a third.
         unroll = len(levels) if backend() == "gpu" else 1
@@ -120,13 +124,20 @@ class Stage(nn.Module):
             skips = isinstance(choices, Choices) and choices.num_subnets == 1 and one_at_a_time()
             (_, output), stats = lax.scan(skipping if skips else remat(traced), start, xs, unroll=unroll)
         elif len(set(of_levels)) == 1:
-            looped = lambda carry, xs: body(carry, xs, of_levels[0])  # noqa: E731
+            looped = remat(lambda carry, xs: body(carry, xs, of_levels[0]))
             (_, output), stats = lax.scan(looped, start, xs, unroll=unroll)
         else:
             (_, output), stats = _unrolled(body, start, xs, of_levels)
         if stores:
             self._store(stats["batch_stats"], len(levels))
         return output
+
+    def _smaller_kernels(self, levels, unpack_level):
+        """The smaller kernels of all stacked levels at once, where a GPU would launch products for each level."""
+        if unpack_level is not None:
+            levels = jax.vmap(functools.partial(unpack_level, self.index))(levels)
+        kernels = jax.vmap(smaller_kernels)(levels["inverted_bottleneck"]["depthwise"])
+        return {"inverted_bottleneck": {"depthwise": kernels}}
 
     def _store(self, stats, num_levels):
         if num_levels < LEVELS_PER_STAGE - 1:

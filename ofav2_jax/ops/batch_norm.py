@@ -2,12 +2,14 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from ofav2_jax.ops.activations import ACTIVATIONS, DERIVATIVES
+from ofav2_jax.ops.arrays import wide
 from ofav2_jax.ops.backend import backend
 from ofav2_jax.ops.saved import saved_residual
 
@@ -35,17 +37,18 @@ def _moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]
 
     The formula E[x^2] - E[x]^2 cancels where the mean is large beside the standard deviation. A CPU, whose caches hold
     x for a second pass, takes E[(x - E[x])^2]. Accelerators make one pass: they apply the formula to x - near, where
-    `near` is one of the values of x, which lies within a few standard deviations of the mean.
+    `near` is one of the values of x, which lies within a few standard deviations of the mean. Values of x that are
+    rounded to fewer bits than a float32 has cost more of the variance than the formula in float32; there `near` is 0,
+    which spares a GPU the launch of a kernel that looks it up.
     """
     if backend() == "cpu":
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        mean = _average(wide, axis_name)
-        return mean, _average(jnp.square(wide - along_channels(mean, x)), axis_name)
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    near = x[:, :, x.shape[2] // 2, x.shape[3] // 2, 0].astype(dtype)
+        mean = _average(wide(x), axis_name)
+        return mean, _average(jnp.square(wide(x) - along_channels(mean, x)), axis_name)
+    exact = x.dtype == wide(x).dtype
+    near = wide(x[:, :, x.shape[2] // 2, x.shape[3] // 2, 0]) if exact else jnp.zeros(x.shape[:2], jnp.float32)
     x, near = _passes_apart(x, near)
-    away = x.astype(dtype) - along_channels(near, x)
-    first, second = _sums(away, jnp.square(away)) / math.prod(x.shape[2:])
+    away = wide(x) - along_channels(near, x)
+    first, second = _averages(_sums(away, jnp.square(away)), x)
     mean_here = near + first
     mean = over_devices(mean_here, axis_name)
     var = jnp.maximum(second - jnp.square(first), 0)
@@ -53,14 +56,20 @@ def _moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]
     return mean, over_devices(var + jnp.square(mean_here - mean), axis_name) if axis_name else var
 
 
-def _sums(*arrays: jax.Array) -> jax.Array:
-    """Sums of several arrays [C, S, H, W, B] over pixels and images, [arrays, C, S], in one pass."""
+def _sums(*arrays: jax.Array) -> jax.Array | list[jax.Array]:
+    """Sums of several arrays [C, S, H, W, B] over pixels and images, [C, S] each, in one pass."""
     if backend() != "cpu":
-        # The compiler of an accelerator would write the concatenated activations, or what they are made of, to memory.
-        return jnp.stack([jnp.sum(values, axis=(2, 3, 4)) for values in arrays])
+        # The compiler of an accelerator would write the concatenated activations, or what they are made of, to memory,
+        # and a GPU would launch a kernel that only lays the sums side by side.
+        return [jnp.sum(values, axis=(2, 3, 4)) for values in arrays]
     # As one array, so that each operation on the sums, such as the mean over devices, is one.
     sums = jnp.sum(jnp.concatenate(arrays), axis=(2, 3, 4))
     return sums.reshape(len(arrays), -1, sums.shape[-1])
+
+
+def _averages(sums: Any, x: jax.Array) -> Any:
+    """What `_sums` returns for arrays like `x`, divided by the number of pixels and images."""
+    return jax.tree.map(lambda values: values / math.prod(x.shape[2:]), sums)
 
 
 def normalise(x, mean, inverse_std, scale, bias):
@@ -103,8 +112,7 @@ def _normalise_by_batch_fwd(x, scale, bias, activation, axis_name):
     mean, var = _moments(x, axis_name)
     mean, inverse_std = saved_residual(mean), saved_residual(lax.rsqrt(var + EPSILON))
     x, mean, inverse_std = _passes_apart(x, mean, inverse_std)
-    wide = x.astype(mean.dtype)
-    y = ACTIVATIONS[activation](normalise(wide, mean, inverse_std, scale, bias)).astype(x.dtype)
+    y = ACTIVATIONS[activation](normalise(wide(x), mean, inverse_std, scale, bias)).astype(x.dtype)
     return (y, mean, var), (x, scale, bias, mean, inverse_std)
 
 
@@ -114,23 +122,23 @@ def _normalise_by_batch_bwd(activation, axis_name, residuals, cotangents):
 
     def before_activation(x, dy):
         """The gradient before the activation, and the normalised x, in float32 or wider."""
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        unit = (wide - along_channels(mean, x)) * along_channels(inverse_std, x)
+        unit = (wide(x) - along_channels(mean, x)) * along_channels(inverse_std, x)
         z = unit * along_channels(scale, x) + along_channels(bias, x)
-        return dy.astype(wide.dtype) * DERIVATIVES[activation](z), unit
+        return wide(dy) * DERIVATIVES[activation](z), unit
 
     dz, unit = before_activation(x, dy)
     sums = _sums(dz, dz * unit)
     if backend() != "cpu":
         # Two passes over x and dy. An accelerator's compiler would write dz, or masks and copies that it is made of, to
-        # memory between them. A GPU's would make a further pass out of the sums over subnets below.
-        x, dy, sums = lax.optimization_barrier((x, dy, sums))
+        # memory between them. Without a barrier for dy, both passes can apply a mask to it themselves.
+        x, sums = lax.optimization_barrier((x, sums))
         dz, unit = before_activation(x, dy)
-    through_mean, through_std = over_devices(sums / math.prod(x.shape[2:]), axis_name)
+    through_mean, through_std = over_devices(_averages(sums, x), axis_name)
     dx = (dz - along_channels(through_mean, x) - unit * along_channels(through_std, x)) * along_channels(
         scale[:, None] * inverse_std, x
     )
-    dbias, dscale = jnp.sum(sums, axis=-1)
+    # Not `jnp.sum`, for which a GPU would launch two kernels of their own.
+    dbias, dscale = (functools.reduce(jnp.add, list(values.T)) for values in sums)
     return dx.astype(x.dtype), dscale, dbias
 
 

@@ -1,10 +1,13 @@
 """Traced choices: picking an option for each of S subnets, masking inactive channels, skipping what is not needed."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from ofav2_jax.ops.arrays import wide
 
 
 def pick(choice: jax.Array, options: dict[int, jax.Array]) -> jax.Array:
@@ -23,7 +26,7 @@ def pick(choice: jax.Array, options: dict[int, jax.Array]) -> jax.Array:
 
 @jax.custom_vjp
 def _pick(chosen, options):
-    """`pick` with a gradient of its own, one product; the automatic one is a separate sum over subnets per option."""
+    """`pick` with a gradient of its own, without a sum over an axis: operations beside it can be fused with it."""
     result = options[0][None]
     for of_subnet, option in zip(chosen[1:], options[1:]):
         result = jnp.where(of_subnet.reshape(-1, *(1,) * option.ndim), option, result)
@@ -31,7 +34,11 @@ def _pick(chosen, options):
 
 
 def _pick_bwd(chosen, dy):
-    return None, list(jnp.tensordot(chosen.astype(dy.dtype), dy, axes=1, precision=lax.Precision.HIGHEST))
+    def of_option(of_subnet):
+        chosen_by = [jnp.where(chooses, wide(of_one), 0) for chooses, of_one in zip(of_subnet, dy)]
+        return functools.reduce(jnp.add, chosen_by).astype(dy.dtype)
+
+    return None, [of_option(of_subnet) for of_subnet in chosen]
 
 
 _pick.defvjp(lambda chosen, options: (_pick(chosen, options), chosen), _pick_bwd)

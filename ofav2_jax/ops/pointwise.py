@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ofav2_jax.ops.activations import ACTIVATIONS, DERIVATIVES
+from ofav2_jax.ops.arrays import wide
 from ofav2_jax.ops.backend import backend
 from ofav2_jax.ops.batch_norm import EPSILON, along_channels, over_devices
 from ofav2_jax.ops.saved import saved_residual
@@ -97,10 +98,6 @@ def mix_and_normalise(kernel, x, scale, bias, activation, axis_name):
 _exactly = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
 
-def _wide(x):
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def _mix_each(matrices, x):
     """Maps x [d, S, ...] to [c, S, ...] by a matrix for each subnet [S, c, d]."""
     matrices = matrices.astype(x.dtype)
@@ -110,9 +107,9 @@ def _mix_each(matrices, x):
 
 
 def _mix_and_normalise_fwd(kernel, x, scale, bias, activation, axis_name):
-    wide_kernel, count = _wide(kernel), math.prod(x.shape[2:])
-    mean = saved_residual(over_devices(jnp.mean(_wide(x), axis=(2, 3, 4)), axis_name))
-    centred = (_wide(x) - along_channels(mean, x)).astype(x.dtype)
+    wide_kernel, count = wide(kernel), math.prod(x.shape[2:])
+    mean = saved_residual(over_devices(jnp.mean(wide(x), axis=(2, 3, 4)), axis_name))
+    centred = (wide(x) - along_channels(mean, x)).astype(x.dtype)
     covariance = saved_residual(over_devices(_pairs(centred, centred) / count, axis_name))
     mixed_covariance = _exactly("sce,ed->scd", covariance, wide_kernel)
     # Rounding can make it negative where it is nearly 0.
@@ -126,14 +123,14 @@ def _mix_and_normalise_fwd(kernel, x, scale, bias, activation, axis_name):
 
 def _before_activation(product, scale, bias, inverse_std):
     gain = scale[:, None] * inverse_std
-    return _wide(product) * along_channels(gain, product) + along_channels(bias, product)
+    return wide(product) * along_channels(gain, product) + along_channels(bias, product)
 
 
 def _mix_and_normalise_bwd(activation, axis_name, residuals, cotangents):
     kernel, centred, scale, bias, inverse_std, mixed_covariance, product = residuals
-    wide_kernel, count = _wide(kernel), math.prod(centred.shape[2:])
+    wide_kernel, count = wide(kernel), math.prod(centred.shape[2:])
     z = _before_activation(product, scale, bias, inverse_std)
-    dz = (_wide(cotangents[0]) * DERIVATIVES[activation](z)).astype(centred.dtype)
+    dz = (wide(cotangents[0]) * DERIVATIVES[activation](z)).astype(centred.dtype)
     # The sums that batch norm needs, of dz and of its products with the normalised output. A channel of ones makes the
     # former a part of the product, too.
     pairs, sum_dz = jnp.split(_pairs(jnp.concatenate([centred, jnp.ones_like(centred[:1])]), dz), [len(centred)], 1)
@@ -145,8 +142,8 @@ def _mix_and_normalise_bwd(activation, axis_name, residuals, cotangents):
     constant = _exactly("cd,ds->cs", wide_kernel, gain * through_mean)
     back = _exactly("cd,ds,ed->sce", wide_kernel, through_product, wide_kernel)
     dx = (
-        _wide(_mix_each(_exactly("cd,ds->scd", wide_kernel, gain), dz))
-        - _wide(_mix_each(back, centred))
+        wide(_mix_each(_exactly("cd,ds->scd", wide_kernel, gain), dz))
+        - wide(_mix_each(back, centred))
         - along_channels(constant, centred)
     )
     dbias, dscale = jnp.sum(sums, axis=-1)

@@ -56,15 +56,31 @@ class TraceCache:
         file = self._directory / hashlib.sha256(identity.encode()).hexdigest()
         exported = _read(file)
         if exported is None:
-            # A function of leaves, because a file can describe only containers whose types have a name in files.
-            traced = jax.jit(lambda *leaves: function(*jax.tree.unflatten(structure, leaves)))
-            exported = export.export(traced)(*leaves)
+            exported = exported_program(function, args)
             _write(file, exported)
 
         def program(*args):
             return exported.call(*jax.tree.leaves(args))
 
         return jax.jit(program, donate_argnums=donate).lower(*args)
+
+
+def exported_program(
+    function: Callable, args: Sequence[Any], platforms: Sequence[str] | None = None
+) -> export.Exported:
+    """What the files of a `TraceCache` hold: a function of the leaves of `args`.
+
+    Args:
+        function: the function, which is traced.
+        args: its arguments, or their shapes.
+        platforms: JAX's names of the platforms to export for; None: the present one.
+    """
+    leaves, structure = jax.tree.flatten(args)
+    # A function of leaves, because a file can describe only containers whose types have a name in files.
+    traced = jax.jit(lambda *leaves: function(*jax.tree.unflatten(structure, leaves)))
+    # JAX does not promise that its other versions understand it. But a file is read only by the version that wrote it.
+    unpromised = [export.DisabledSafetyCheck.custom_call("LayoutConstraint")]
+    return export.export(traced, platforms=platforms, disabled_checks=unpromised)(*leaves)
 
 
 def name_in_files(kind: type) -> None:

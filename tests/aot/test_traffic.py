@@ -115,6 +115,12 @@ def test_bytes_on_a_gpu():
     }
 
 
+def test_only_the_slices_of_a_converted_array_are_read():
+    converted = "%convert.1 = f32[1000,64]{1,0} convert(%param_0)\n  ROOT %gather.1 = f32[4,64]{1,0} gather(%convert.1,"
+    operations, _, _ = executed(GPU_PROGRAM.replace("ROOT %gather.1 = u8[4,64]{1,0} gather(%param_0,", converted))
+    assert operations["fusion.1"].read == 4 * 64 + 4 * 4
+
+
 def test_float32_copies():
     _, _, module = executed(TPU_PROGRAM)
     (copy,) = traffic.float32_copies(module, batch_size=3)
