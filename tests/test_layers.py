@@ -59,6 +59,32 @@ def test_batch_norm_equals_the_plain_definition(backend, activation):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_batch_norm_over_devices_equals_that_of_one(backend):
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True), traced_for(backend):
+        x, weights = (jnp.asarray(rng.normal(size=(3, 2, 4, 5, 6))) for _ in range(2))
+        scale, bias = jnp.asarray(rng.uniform(0.5, 2, 3)), jnp.asarray(rng.normal(size=3))
+
+        def run(x, weights, axis_name):
+            def loss(x, scale, bias):
+                y, mean, var = batch_norm.normalise_by_batch(x, scale, bias, "h_swish", axis_name)
+                return jnp.sum(weights * y), (mean, var)
+
+            return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(x, scale, bias)
+
+        (dx, *of_parameters), moments = jax.jit(run, static_argnums=2)(x, weights, None)
+        halves = [jnp.stack(jnp.split(array, 2, axis=-1)) for array in (x, weights)]
+        (dxs, *of_halves), (means, variances) = jax.pmap(run, "devices", static_broadcasted_argnums=2)(
+            *halves, "devices"
+        )
+    np.testing.assert_allclose(np.concatenate(dxs, axis=-1), dx, rtol=1e-9, atol=1e-12)
+    for of_half, expected in zip(of_halves, of_parameters):
+        np.testing.assert_allclose(np.asarray(of_half).sum(0), expected, rtol=1e-9)
+    for both, expected in zip((means, variances), moments):
+        np.testing.assert_allclose(both, np.stack([expected, expected]), rtol=1e-9)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("mean", [0, 10, 100])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_variances_cost_less_than_the_rounding_of_the_values(backend, mean, dtype):
