@@ -33,6 +33,16 @@ class Run:
         return {}
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """The signals' own handlers, also where the tests run under `nohup` or in the background of a script."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in _NUMBERS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def exits(monkeypatch):
     """The statuses with which the process would have ended at once."""
