@@ -22,9 +22,9 @@ def along_channels(values: jax.Array, x: jax.Array) -> jax.Array:
     return lax.broadcast_in_dim(values, shape, range(values.ndim))
 
 
-def over_devices(mean: jax.Array, axis_name: str | None) -> jax.Array:
-    """The mean over the devices of the means over their shares of a batch; `axis_name` is None for one device."""
-    return lax.pmean(mean, axis_name) if axis_name else mean
+def over_devices(means: Any, axis_name: str | None) -> Any:
+    """Means of arrays over the devices, given those over their shares of a batch; without a name: one device."""
+    return lax.pmean(means, axis_name) if axis_name else means
 
 
 def _average(values: jax.Array, axis_name: str | None) -> jax.Array:
