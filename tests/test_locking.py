@@ -20,6 +20,7 @@ def test_one_at_a_time_and_nothing_is_left(tmp_path, caplog):
             assert is_locked and f"process {os.getpid()} on " in path.read_text()
             inside.append(number)
             most.append(len(inside))
+            first_inside.set()
             waiting.wait(10)
             inside.remove(number)
 
@@ -27,11 +28,13 @@ def test_one_at_a_time_and_nothing_is_left(tmp_path, caplog):
         def emit(self, record):
             waiting.set()
 
-    waiting, handler = threading.Event(), Said()
+    first_inside, waiting, handler = threading.Event(), threading.Event(), Said()
     logging.getLogger().addHandler(handler)
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
+        # Who comes before the first one has written its name does not know for whom it waits.
+        assert first_inside.wait(10)
     for thread in threads:
         thread.join()
     logging.getLogger().removeHandler(handler)
