@@ -194,7 +194,9 @@ def _read(module: Module, computation: Computation, value: Instruction, whole: i
     for user in computation.users[value.name]:
         if user.op in _SLICES and user.operands[0] == value.name:
             total += user.num_bytes
-        elif user.op in ("bitcast", "convert"):
+        elif user.op == "bitcast":
+            total += _read(module, computation, user, whole)
+        elif user.op == "convert" and user.num_bytes:
             # Of an array that is sliced after a conversion, only the slices are converted.
             total += whole * _read(module, computation, user, user.num_bytes) // user.num_bytes
         elif user.op == _UPDATE and user.operands[0] == value.name and value.name not in user.operands[1:]:

@@ -6,7 +6,7 @@ contiguous. A static subnet has S = 1. Everything before the first choice of tra
 computed once. If the input of a layer has fewer channels than the layer, the layer uses its leading ones.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -194,27 +194,19 @@ class DepthwiseConv(Layer):
         return save(depthwise.elastic_conv(x, self._kernels(3, channels), choice, self.stride))
 
     def _kernels(self, smallest, channels):
-        """The kernels [c, k, k] by size, from the largest down to `smallest`."""
+        """The kernels [c, k, k] by size, from the largest down to `smallest` or beyond."""
         kernels = {self.kernel_size: self.kernel[..., :channels]}
-        if self.elastic and self.has_variable(SMALLER_KERNELS, "5"):
-            kernels |= {size: self.get_variable(SMALLER_KERNELS, str(size)) for size in (5, 3)}
-        elif smallest < self.kernel_size:
-            kernels[5] = transformed(self.to_5, kernels[7])
-            if smallest < 5:
-                kernels[3] = transformed(self.to_3, kernels[5])
+        if smallest < self.kernel_size:
+            # XLA drops the 3x3 kernels where they are not used.
+            made = self.variables.get(SMALLER_KERNELS) or smaller_kernels(kernels[7], self.to_5, self.to_3)
+            kernels |= {int(size): kernel for size, kernel in made.items()}
         return {size: jnp.moveaxis(kernel, -1, 0).astype(self.dtype) for size, kernel in kernels.items()}
 
 
-def transformed(matrix: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The next smaller kernels [k - 2, k - 2, c] of kernels [k, k, c]: their centres, transformed by a matrix."""
-    size, channels = kernel.shape[0] - 2, kernel.shape[-1]
-    return (matrix @ kernel[1:-1, 1:-1].reshape(size**2, channels)).reshape(size, size, channels)
-
-
-def smaller_kernels(parameters: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """The variables of SMALLER_KERNELS for an elastic depthwise convolution with these parameters."""
-    of_5 = transformed(parameters["matrix_7to5"], parameters["kernel"])
-    return {"5": of_5, "3": transformed(parameters["matrix_5to3"], of_5)}
+def smaller_kernels(kernel: jax.Array, to_5: jax.Array, to_3: jax.Array) -> dict[str, jax.Array]:
+    """The kernels [k, k, c] of 5x5 and 3x3 that elastic kernels [7, 7, c] contain: the variables of SMALLER_KERNELS."""
+    of_5 = (to_5 @ kernel[1:6, 1:6].reshape(25, -1)).reshape(5, 5, -1)
+    return {"5": of_5, "3": (to_3 @ of_5[1:4, 1:4].reshape(9, -1)).reshape(3, 3, -1)}
 
 
 class SqueezeExcite(nn.Module):

@@ -136,7 +136,8 @@ class Stage(nn.Module):
         """The smaller kernels of all stacked levels at once, where a GPU would launch products for each level."""
         if unpack_level is not None:
             levels = jax.vmap(functools.partial(unpack_level, self.index))(levels)
-        kernels = jax.vmap(smaller_kernels)(levels["inverted_bottleneck"]["depthwise"])
+        depthwise = levels["inverted_bottleneck"]["depthwise"]
+        kernels = jax.vmap(smaller_kernels)(*(depthwise[name] for name in ("kernel", "matrix_7to5", "matrix_5to3")))
         return {"inverted_bottleneck": {"depthwise": kernels}}
 
     def _store(self, stats, num_levels):
